@@ -1,0 +1,106 @@
+"""The command line: verbs, exit codes, and errors as sentences."""
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import gradgrad
+from gradgrad.errors import UsageError, nearest
+
+VERBS = {
+    "fit": "train, then test the best checkpoint, as one tracked run",
+    "validate": "evaluate on the validation part",
+    "test": "evaluate on the test part",
+    "predict": "predict the test part",
+    "ui": "open the MLflow UI on this project's runs",
+}
+HELP = f"""usage: gradgrad VERB [options]
+
+{gradgrad.__doc__}
+
+verbs (each has its own --help):
+{chr(10).join(f"  {verb:10}{text}" for verb, text in VERBS.items())}
+
+for example:
+  gradgrad fit -c configs/gradient_norm_regressor.yaml
+  gradgrad test -c configs/gradient_norm_regressor.yaml --ckpt_path best
+
+Runs are kept in mlruns/ under the current folder, unless MLFLOW_TRACKING_URI says otherwise."""
+
+
+class Termination:
+    """End on SIGTERM as on Ctrl-C, so that the run can say that it was killed.
+
+    While Lightning trains, its own handler waits for the end of the step; this one then only remembers.
+    """
+
+    received = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle the signal.
+
+        Args:
+            number: of the signal.
+            frame: unused.
+
+        Raises:
+            SystemExit: with 143, at once, where Lightning is not in charge.
+        """
+        self.received = True
+        if signal.getsignal(number) is self:
+            raise SystemExit(128 + number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: what follows ``gradgrad``; None means ``sys.argv``.
+
+    Returns:
+        0, 1 failure, 2 usage, 130 interrupt, 143 terminated.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb = arguments[0] if arguments else "--help"
+    previous = signal.signal(signal.SIGTERM, Termination())
+    try:
+        return _run(verb, arguments[1:])
+    except UsageError as error:
+        print(f"gradgrad {verb}: {_redacted(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except Exception:
+        print(_redacted(traceback.format_exc()), file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    if verb in ("-h", "--help"):
+        print(HELP)
+    elif verb == "--version":
+        print(f"gradgrad {gradgrad.__version__}")
+    elif verb == "ui":
+        from gradgrad.tracking.ui import ui
+
+        return ui(arguments)
+    elif verb in VERBS:
+        from gradgrad.training import train  # seconds of imports that `gradgrad --help` need not spend
+
+        return train(verb, arguments)
+    else:
+        near = nearest(verb, VERBS)
+        raise UsageError(f"unknown verb\nexpected: one of {', '.join(VERBS)}" + (f"\nwrite:    gradgrad {near}" if near else ""))
+    return 0
+
+
+def _redacted(text: str) -> str:
+    from gradgrad.tracking.secrets import redact
+
+    return redact(text)

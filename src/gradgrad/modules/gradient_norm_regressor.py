@@ -1,0 +1,232 @@
+"""Regression whose loss may be penalized for the norm of its own gradient."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
+
+from gradgrad.batches import Batch, Prediction, Statistics
+from gradgrad.errors import UsageError
+from gradgrad.penalties import GradientNormPenalty
+from gradgrad.standardize import Standardize
+
+NetworkCallable = Callable[[int, int], nn.Module]
+
+
+class GradientNormRegressor(LightningModule):
+    r"""Fit :math:`y \approx f_\theta(x)` by :math:`\min_\theta L(\theta) + \sum_i P_i(\theta)`.
+
+    Inputs and targets are standardized inside the module, by the statistics of the training part, so that a checkpoint takes
+    and gives numbers in their own units. Any datamodule that has ``statistics`` (:class:`gradgrad.batches.Statistics`) serves.
+
+    Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (its gradient's Euclidean norm), ``train/penalty``;
+    by epoch: ``val/loss`` and ``test/loss`` (unpenalized), with ``rmse`` and ``mae`` in the target's unit and ``r2`` without.
+    A loss has the unit of the criterion on standardized targets: none for MSE and Huber, nats for the Gaussian likelihood.
+
+    Args:
+        network: called with the number of features and of outputs, for example ``gradgrad.networks.MLP``.
+        penalties: terms added to the training loss, and only to it.
+        loss: ``torch.nn.MSELoss``, ``HuberLoss`` or ``GaussianNLLLoss``; with the last the network has two outputs, the mean
+            and the logarithm of the variance.
+        optimizer: called with the parameters. The default rate of 0.01 is the pilot's on small tables.
+        scheduler: called with the optimizer, stepped once per epoch.
+    """
+
+    network: nn.Module
+    standardize_x: Standardize
+    standardize_y: Standardize
+
+    def __init__(
+        self,
+        network: NetworkCallable,
+        penalties: Sequence[GradientNormPenalty] = (),
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        if "_class_path" not in self.hparams:
+            # Built in Python, not from YAML: these are live objects, which a weights-only checkpoint refuses.
+            self.hparams.clear()
+        self.make_network = network
+        self.penalties = nn.ModuleList(penalties)
+        self.criterion = nn.MSELoss() if loss is None else loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        metrics = MetricCollection(
+            {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}
+        )
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+
+    @property
+    def probabilistic(self) -> bool:
+        """Whether the network says a variance too."""
+        return isinstance(self.criterion, nn.GaussianNLLLoss)
+
+    def configure_model(self) -> None:
+        """Build the network for the data at hand, unless it stands already.
+
+        Raises:
+            UsageError: the datamodule has no ``statistics``.
+        """
+        if hasattr(self, "network"):
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        statistics = getattr(data, "statistics", None)
+        if not isinstance(statistics, Statistics):
+            raise UsageError(
+                f"GradientNormRegressor got data from {type(data).__name__}, which has no statistics of its training part.\n"
+                "expected: a LightningDataModule with an attribute `statistics` (gradgrad.batches.Statistics)\n"
+                "write:    data: gradgrad.datamodules.TabularRegression, or give yours that attribute in setup()"
+            )
+        self._build(Standardize(statistics.x_mean, statistics.x_std), Standardize(statistics.y_mean, statistics.y_std))
+
+    def _build(self, standardize_x: Standardize, standardize_y: Standardize) -> None:
+        self.standardize_x, self.standardize_y = standardize_x, standardize_y
+        outputs = len(standardize_y.mean) * (2 if self.probabilistic else 1)
+        self.network = self.make_network(len(standardize_x.mean), outputs)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network before its weights arrive, also where there is no datamodule to ask.
+
+        Args:
+            checkpoint: as Lightning read it.
+        """
+        if not hasattr(self, "network"):
+            state = checkpoint["state_dict"]
+            self._build(*(Standardize.placeholder(len(state[f"standardize_{part}.mean"])) for part in "xy"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            x: inputs in their own units, shape ``(B, F)``.
+
+        Returns:
+            Predictions (the mean, where the network says a variance too) in the target's unit, shape ``(B, 1)``.
+        """
+        return self._in_target_unit(self._output(x))
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Evaluate the unpenalized loss.
+
+        Args:
+            batch: samples in their own units.
+
+        Returns:
+            Scalar, in units of the criterion on standardized targets.
+        """
+        return self._loss_of(self._output(batch.x), batch.y)
+
+    def _output(self, x: Tensor) -> Tensor:
+        output: Tensor = self.network(self.standardize_x(x))
+        return output
+
+    def _loss_of(self, output: Tensor, y: Tensor) -> Tensor:
+        target = self.standardize_y(y)
+        if self.probabilistic:
+            mean, log_variance = output.chunk(2, dim=-1)
+            loss: Tensor = self.criterion(mean, target, log_variance.exp())
+        else:
+            loss = self.criterion(output, target)
+        return loss
+
+    def _in_target_unit(self, output: Tensor) -> Tensor:
+        mean = output.chunk(2, dim=-1)[0] if self.probabilistic else output
+        return self.standardize_y.inverse(mean)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Add the penalties to the loss.
+
+        Args:
+            batch: samples in their own units.
+            batch_idx: unused.
+
+        Returns:
+            The scalar to minimize.
+        """
+        loss = self.loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        active = self._active_penalties()
+        if not active:  # the very graph of the plain regressor: same bits, same cost
+            return loss
+        terms = [penalty(loss, self.parameters(), self.global_step) for penalty in active]
+        penalty = torch.stack([term.value for term in terms]).sum()
+        self.log_dict({"train/penalty": penalty.detach(), "train/gradient_norm": terms[0].gradient_norm})
+        return loss + penalty
+
+    def _active_penalties(self) -> list[nn.Module]:
+        return [p for p in self.penalties if p.weight_at(self.global_step) > 0]  # type: ignore[operator]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradient's norm where no penalty has computed it: here the gradient is unscaled and not yet clipped.
+
+        Args:
+            optimizer: unused.
+        """
+        if not self._active_penalties():
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+            self.log("train/penalty", 0.0)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the unpenalized loss and the metrics in the target's unit.
+
+        Args:
+            batch: samples in their own units.
+            batch_idx: unused.
+        """
+        self._evaluate("val", self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Do the same on the test part.
+
+        Args:
+            batch: samples in their own units.
+            batch_idx: unused.
+
+        Returns:
+            What was predicted and what was true, for callbacks.
+        """
+        return self._evaluate("test", self.test_metrics, batch)
+
+    def _evaluate(self, stage: str, metrics: MetricCollection, batch: Batch) -> Prediction:
+        output = self._output(batch.x)
+        prediction = self._in_target_unit(output)
+        metrics.update(prediction.squeeze(-1), batch.y.squeeze(-1))
+        self.log(f"{stage}/loss", self._loss_of(output, batch.y), batch_size=len(batch.y), prog_bar=stage == "val")
+        self.log_dict(metrics, batch_size=len(batch.y))
+        return Prediction(prediction, batch.y)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        """Predict a batch of the datamodule's ``predict`` part.
+
+        Args:
+            batch: samples in their own units.
+            batch_idx: unused.
+
+        Returns:
+            What was predicted and what was true.
+        """
+        return Prediction(self(batch.x), batch.y)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the scheduler that the config names.
+
+        Returns:
+            As Lightning takes them.
+        """
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_scheduler is None:
+            return optimizer
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}

@@ -1,0 +1,122 @@
+"""What a run records of itself before its first step, for any module and any datamodule."""
+
+import getpass
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from typing_extensions import override
+
+from gradgrad.batches import DataPart
+from gradgrad.tracking.logger import MLflowLogger
+from gradgrad.tracking.provenance import code_state, versions
+from gradgrad.tracking.secrets import redact_tree
+from gradgrad.tracking.store import FOLDER
+
+
+class RunRecorder(SaveConfigCallback):
+    """Record config, code, versions and data, and put the checkpoints among the run's artifacts.
+
+    LightningCLI makes it: its own callback saves the config into the logger's folder, where a second run finds the first
+    one's and stops (Lightning issue 20184).
+
+    Args:
+        parser: of the verb.
+        config: resolved.
+        verb: ``fit``, ``validate``, ``test`` or ``predict``; only a run that is new, or a fit, records its config.
+        kwargs: as ``SaveConfigCallback`` takes them.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, verb: str = "fit", **kwargs: Any) -> None:
+        super().__init__(parser, config, **{**kwargs, "save_to_log_dir": False})
+        self.verb = verb
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Place the checkpoints on all ranks, then record on rank zero.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: unused.
+            stage: Lightning's.
+        """
+        if self.already_saved:
+            return
+        logger = tracked_logger(trainer.loggers)
+        folder = trainer.strategy.broadcast(None if logger is None else _checkpoint_folder(logger))
+        for callback in trainer.checkpoint_callbacks:
+            if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = folder
+        super().setup(trainer, pl_module, stage)
+
+    @override
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Record what is known before the first step.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: unused.
+            stage: unused.
+        """
+        logger = tracked_logger(trainer.loggers)
+        if logger is None or logger.resumed:
+            return
+        config = redact_tree(yaml.safe_load(self.parser.dump(self.config, skip_unset=False)))
+        header = f"# gradgrad {self.verb} -c config.yaml\n"
+        logger.log_config(config, header + yaml.safe_dump(config, sort_keys=False))
+        logger.log_tags({"verb": self.verb, **code_state(Path.cwd()), **versions(), "user": getpass.getuser(), "pid": str(os.getpid())})
+        data = getattr(trainer, "datamodule", None)
+        if callable(provenance := getattr(data, "provenance", None)):
+            log_data(logger, provenance())
+
+
+def log_data(logger: MLflowLogger, parts: Sequence[DataPart]) -> None:
+    """Log which data a run saw, as MLflow's dataset inputs.
+
+    Args:
+        logger: of the run.
+        parts: one per stage.
+    """
+    import json
+
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    inputs = [
+        DatasetInput(
+            Dataset(
+                name=part.name,
+                digest=part.digest,
+                source_type="local",
+                source=json.dumps({"uri": part.source}),
+                profile=json.dumps({"num_rows": part.rows}),
+            ),
+            [InputTag(MLFLOW_DATASET_CONTEXT, part.part)],
+        )
+        for part in parts
+    ]
+    logger.experiment.log_inputs(logger.run_id, inputs)
+
+
+def tracked_logger(loggers: Sequence[Any]) -> MLflowLogger | None:
+    """Find our logger among the trainer's.
+
+    Args:
+        loggers: the trainer's.
+
+    Returns:
+        The first of ours, or None.
+    """
+    return next((logger for logger in loggers if isinstance(logger, MLflowLogger)), None)
+
+
+def _checkpoint_folder(logger: MLflowLogger) -> str | None:
+    if logger.run_id is None:  # not rank zero: the broadcast brings the folder
+        return None
+    home = logger.artifact_dir or Path.cwd() / FOLDER / "uploading" / logger.run_id
+    return str(home / "checkpoints")

@@ -1,0 +1,99 @@
+"""Keep credentials out of everything that is recorded or printed."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HIDDEN = "***"
+
+_WORDS = (
+    r"(?:password|passwd|passphrase|pwd|secret|token|credentials?|authorization|bearer|"
+    r"(?:api|access|account|private|secret|auth|ssh|encryption|subscription)[_-]?key(?:[_-]?id)?)"
+)
+# The word must end a key (`api_key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`), or stand before a number or `id`, `value`, `string`;
+# `max_tokens` and `tokenizer` are hyperparameters.
+_SECRET_KEY = re.compile(rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE)
+_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
+_ASSIGNED = re.compile(
+    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)(?P<quote>['\"]?)[^\s'\"&;,}}\]]+", re.IGNORECASE
+)
+_BEARER = re.compile(r"\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_SHORTEST = 6  # shorter values of secret variables ("1", "true") would hide half of every text
+
+
+def is_secret(key: str) -> bool:
+    """Tell whether a key looks like the name of a secret.
+
+    Args:
+        key: a config key or the name of an environment variable; of a dotted key only the last part counts.
+
+    Returns:
+        True for ``api_key``, ``dbPassword``, ``MLFLOW_TRACKING_TOKEN``; False for ``max_tokens``.
+    """
+    return bool(_SECRET_KEY.search(key.rsplit(".", 1)[-1]))
+
+
+def known_secrets() -> list[str]:
+    """List the values that must never be seen: of environment variables named like secrets, and passwords in addresses.
+
+    Returns:
+        The values, longest first, so that one that contains another is hidden whole.
+    """
+    values = {value for key, value in os.environ.items() if is_secret(key) and not key.endswith("PWD")}  # PWD is a folder
+    for value in os.environ.values():
+        values.update(part for info in re.findall(r"://([^\s/?#]*)@", value) for part in info.split(":")[1:])
+    return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
+
+
+def redact(text: str) -> str:
+    """Hide credentials in a text.
+
+    Args:
+        text: a log line, a traceback, an address, a command.
+
+    Returns:
+        The same with user-info of addresses, assigned secrets and the values of secret variables replaced by ``***``.
+    """
+    for secret in known_secrets():
+        text = text.replace(secret, HIDDEN)
+    text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
+    text = _BEARER.sub(rf"\1 {HIDDEN}", text)
+    return _ASSIGNED.sub(rf"\g<key>\g<quote>{HIDDEN}", text)
+
+
+def redact_tree(tree: Any, key: str = "") -> Any:
+    """Hide credentials in a config.
+
+    Args:
+        tree: nested mappings, lists and plain values.
+        key: name under which ``tree`` stands.
+
+    Returns:
+        A copy in which values under secret keys are ``***`` and all texts are redacted. Numbers and None stay.
+    """
+    if isinstance(tree, Mapping):
+        return {name: redact_tree(value, str(name)) for name, value in tree.items()}
+    if isinstance(tree, str):
+        return HIDDEN if is_secret(key) and tree else redact(tree)
+    if isinstance(tree, Sequence):
+        return [redact_tree(value, key) for value in tree]
+    return tree
+
+
+def redact_arguments(arguments: Sequence[str]) -> list[str]:
+    """Hide credentials in a command line.
+
+    Args:
+        arguments: as in ``sys.argv``.
+
+    Returns:
+        The same; ``--api_key VALUE`` and ``--api_key=VALUE`` lose the value.
+    """
+    hidden, follows = [], False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        secret = name.startswith("-") and is_secret(name.lstrip("-"))
+        hidden.append(HIDDEN if follows else name + equals + HIDDEN if secret and equals else redact(argument))
+        follows = secret and not equals
+    return hidden

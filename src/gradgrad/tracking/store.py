@@ -1,0 +1,148 @@
+"""Where runs are kept: one SQLite file under ``mlruns/``, unless ``MLFLOW_TRACKING_URI`` says otherwise."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import psutil
+from filelock import FileLock
+
+from gradgrad.errors import UsageError
+from gradgrad.tracking.secrets import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FOLDER = "mlruns"
+# SQLite's write-ahead log needs shared memory, which file systems over a network do not give (sqlite.org/wal.html).
+NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "beegfs", "ceph", "gluster", "9p", "fuse", "webdav", "davfs")
+
+
+def tracking_uri() -> str:
+    """Read the address now, not at import: the environment may have changed since.
+
+    Returns:
+        ``MLFLOW_TRACKING_URI``, else the SQLite file ``mlruns/mlflow.db`` under the current folder, as an absolute address.
+
+    Raises:
+        UsageError: a file store, which MLflow refuses since 3.13.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / FOLDER / 'mlflow.db'}"
+    if urlsplit(uri).scheme in ("", "file"):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {redact(uri)}, a folder; MLflow refuses those since 3.13.\n"
+            f"write: MLFLOW_TRACKING_URI=sqlite:///{uri.removeprefix('file:').rstrip('/')}/mlflow.db, or unset it"
+        )
+    return uri
+
+
+def database_file(uri: str) -> Path | None:
+    """Find the file behind a SQLite address.
+
+    Args:
+        uri: a tracking address.
+
+    Returns:
+        The file's absolute path, or None for a server or another database.
+    """
+    if urlsplit(uri).scheme.partition("+")[0] != "sqlite":
+        return None
+    from sqlalchemy.engine import make_url
+
+    return Path(make_url(uri).database or "").absolute()
+
+
+def open_store(uri: str) -> "MlflowClient":
+    """Connect; make the SQLite store first where there is none.
+
+    MLflow creates its tables without a lock, and two processes that do so at once ruin the file for good; hence the lock.
+
+    Args:
+        uri: a tracking address.
+
+    Returns:
+        A client that has talked to the store once.
+
+    Raises:
+        UsageError: the store cannot be opened.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    database = database_file(uri)
+    try:
+        if database is None:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            return client
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(database.with_suffix(".lock")):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+            if on_local_disk(database):
+                with closing(sqlite3.connect(database)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")  # persists in the file: readers no longer block the writer
+        return client
+    except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
+        raise UsageError(
+            f"the tracking store {redact(uri)} cannot be opened: {redact(str(error).splitlines()[0])}\n"
+            "expected: a folder that can be written, or a server that answers\n"
+            "write:    MLFLOW_TRACKING_URI=<address>, or unset it for mlruns/ under the current folder"
+        ) from error
+
+
+def find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
+    """Give an experiment's id; create it where there is none, also when several processes do so at once.
+
+    Args:
+        client: of the store at ``uri``.
+        name: of the experiment.
+        uri: a tracking address.
+
+    Returns:
+        The id.
+
+    Raises:
+        UsageError: the experiment was deleted.
+        MlflowException: the store refuses for another reason.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        database = database_file(uri)
+        # Absolute, because MLflow would resolve it against the folder of whoever reads it.
+        location = (database.parent / "artifacts" / name).as_uri() if database else None
+        try:
+            return client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise UsageError(
+            f"experiment {name!r} was deleted; its name is taken until it is gone for good.\n"
+            f"write: `mlflow experiments restore -x {experiment.experiment_id}`, or another name by"
+            " --trainer.logger.experiment_name"
+        )
+    return experiment.experiment_id
+
+
+def on_local_disk(path: Path) -> bool:
+    """Tell whether a file lies on a disk of this machine.
+
+    Args:
+        path: an existing file.
+
+    Returns:
+        False for the network file systems that are known by name.
+    """
+    mounts = [m for m in psutil.disk_partitions(all=True) if path.is_relative_to(m.mountpoint)]
+    kind = max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else ""
+    return not kind.lower().startswith(NETWORK_FILE_SYSTEMS)

@@ -1,0 +1,32 @@
+"""What the terminal says after a run."""
+
+from rich.console import Console
+from rich.table import Table
+
+from gradgrad.tracking.logger import MLflowLogger
+from gradgrad.tracking.secrets import redact
+from gradgrad.tracking.store import tracking_uri
+
+
+def print_summary(logger: MLflowLogger) -> None:
+    """Print a run's final values, where it is kept and how to see it.
+
+    Args:
+        logger: of a run that has ended.
+    """
+    run = logger.experiment.get_run(logger.run_id)
+    results = run.data.metrics
+    table = Table(title=f"{run.info.run_name} ({run.info.status})", title_justify="left")
+    stages = [stage for stage in ("best", "test") if any(key.startswith(f"{stage}/") for key in results)]
+    names = dict.fromkeys(key.partition("/")[2] for key in sorted(results) if key.partition("/")[0] in stages)
+    table.add_column("metric")
+    for stage in stages:
+        table.add_column({"best": "validation, best epoch", "test": "test"}[stage], justify="right")
+    for name in names:
+        cells = [results.get(f"{stage}/{name}") for stage in stages]
+        table.add_row(name, *("" if cell is None else f"{cell:.5g}" for cell in cells))
+    console = Console(soft_wrap=True)
+    if stages:
+        console.print(table)
+    console.print(f"run {run.info.run_id} of experiment {logger.experiment_name} in {redact(tracking_uri())}", highlight=False)
+    console.print("look at it: gradgrad ui", highlight=False)

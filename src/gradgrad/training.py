@@ -1,0 +1,215 @@
+"""LightningCLI's verbs (fit, validate, test, predict), each as one tracked run."""
+
+import json
+from argparse import ArgumentError
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from typing_extensions import override
+
+from gradgrad.arguments import config_files, expand_includes, insert_config, is_config, join_values, set_item, split_indexed
+from gradgrad.diagnosis import diagnose
+from gradgrad.errors import UsageError
+from gradgrad.tracking.recorder import RunRecorder, tracked_logger
+from gradgrad.tracking.runs import ALIASES, find_run
+from gradgrad.tracking.summary import print_summary
+from gradgrad.tracking.verdict import verdict
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser with errors that say what to write instead."""
+
+    arguments: Sequence[str] = ()
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a sentence instead of printing a usage dump.
+
+        Args:
+            message: jsonargparse's.
+            ex: what caused it.
+
+        Raises:
+            ArgumentError: inside a nested class, for the level above.
+            UsageError: at the top.
+        """
+        known = [a.dest for a in self._actions if not a.dest.endswith("help") and not a.dest.startswith(("print_", "config"))]
+        nested = ArgumentError(None, message)
+        nested.known = known  # type: ignore[attr-defined]
+        if not self.exit_on_error:
+            raise nested from ex
+        parser = getattr(ex, "subcommand_parser", None)
+        nested.__cause__ = ex
+        if parser is not None:
+            nested.known = [a.dest for a in parser._actions]  # type: ignore[attr-defined]
+        raise UsageError(diagnose(nested, known, Parser.arguments)) from ex
+
+
+class TrainingCLI(LightningCLI):
+    """One verb of LightningCLI, run as it is constructed.
+
+    Beside LightningCLI's own flags it has ``--test_after_fit`` (fit) and ``--run_id`` (the others), takes list items by index
+    (``--trainer.callbacks.0.init_args.monitor``), and understands ``--ckpt_path best|last`` in a new process.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: what follows the verb.
+    """
+
+    def __init__(self, verb: str, arguments: Sequence[str]) -> None:
+        self.verb = verb
+        self.arguments = Parser.arguments = list(arguments)
+        self.run_id: str | None = None
+        super().__init__(
+            save_config_callback=RunRecorder,
+            save_config_kwargs={"verb": verb},
+            parser_class=Parser,
+            # "--trainer.max_epoch" is a mistake, not an abbreviation
+            parser_kwargs={"prog": "gradgrad", "allow_abbrev": False, verb: {"allow_abbrev": False}},
+            trainer_defaults={"logger": {"class_path": "gradgrad.tracking.MLflowLogger"}},
+            args=[verb, *arguments],
+        )
+
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Build the parser of one verb only: each costs a quarter of a second.
+
+        Returns:
+            The verb and the arguments that LightningCLI skips.
+        """
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add this project's flags.
+
+        Args:
+            parser: of the verb.
+        """
+        if self.verb == "fit":
+            help_ = "Test the best checkpoint (where there is none, the last weights) after fitting, in the same run."
+            parser.add_argument("--test_after_fit", type=bool, default=True, help=help_)
+        else:
+            help_ = "The run whose checkpoint to take and to log into; default: the newest of the experiment."
+            parser.add_argument("--run_id", type=str, default=None, help=help_)
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; then once more where the first pass shows that a checkpoint or a list index has a say.
+
+        What was trained wins over config files (a checkpoint fits only the network and the data that made it), and the
+        command line wins over both; so the recorded config goes in between and the same parser decides.
+
+        Args:
+            parser: of all verbs.
+            args: verb and arguments.
+        """
+        arguments = self._spell_out_indices(parser, expand_includes(self.arguments))
+        self.config = parser.parse_args([self.verb, *arguments])
+        config = self.config[self.verb]
+        checkpoint, run_id = config.get("ckpt_path"), config.get("run_id")
+        trained: dict[str, Any] = {}
+        if checkpoint in ALIASES or run_id:
+            run = find_run(self._experiment_name(config), checkpoint or "best", run_id)
+            trained = {key: run.config[key] for key in ("seed_everything", "model", "data") if key in run.config}
+            checkpoint, self.run_id = str(run.checkpoint), None if self.verb == "fit" else run.run_id
+        elif checkpoint and Path(checkpoint).is_file():
+            trained = _hyperparameters(Path(checkpoint))
+        elif checkpoint and "://" not in checkpoint:
+            raise UsageError(f"--ckpt_path {checkpoint}: no such file.\nexpected: best, last or a checkpoint file")
+        if trained:
+            self.config = parser.parse_args([self.verb, *insert_config(arguments, trained)])
+        self.config[self.verb].ckpt_path = checkpoint
+
+    def _spell_out_indices(self, parser: LightningArgumentParser, arguments: list[str]) -> list[str]:
+        """Replace ``--key.0.name=value`` by the whole config, because jsonargparse knows no list items."""
+        plain, indexed = split_indexed(arguments)
+        if not indexed:
+            return arguments
+        shown = [argument for argument in plain if argument.startswith("--print_config")]
+        config = parser.parse_args([self.verb, *(argument for argument in plain if argument not in shown)])
+        tree = yaml.safe_load(parser.dump(config, skip_unset=False))[self.verb]
+        for name, value in indexed.items():
+            set_item(tree, name, value)
+        return [f"--config={json.dumps(tree)}", *shown]
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning would let the checkpoint win over the command line."""
+
+    def _experiment_name(self, config: Any) -> str:
+        given = config.get("trainer.logger.init_args.experiment_name")
+        files = config_files(self.arguments)
+        return str(given or (files[0].stem if files else "gradgrad"))
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Name the experiment after the config file and the run after what was overridden."""
+        logger = self.config[self.verb].get("trainer.logger")
+        if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
+            settings = logger.init_args
+            settings.experiment_name = self._experiment_name(self.config[self.verb])
+            overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
+            short = [redact_arguments([a])[0].lstrip("-").rpartition(".")[2] if "." in a.partition("=")[0] else a for a in overrides]
+            self.run_name = " ".join([settings.experiment_name, *short])[:250]
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb inside its tracked run; how it ends is how the run ends.
+
+        Args:
+            subcommand: the verb.
+
+        Raises:
+            SystemExit: with 130 or 143 after a signal.
+        """
+        logger = tracked_logger(self.trainer.loggers)
+        if logger is not None:
+            logger.arguments = [self.verb, *self.arguments]
+            logger.run_name = logger.run_name or self.run_name
+            if self.run_id:
+                logger.attach(self.run_id)
+        try:
+            with nullcontext() if logger is None else logger.hold():
+                super()._run_subcommand(subcommand)
+                if subcommand == "fit" and self.config[subcommand].test_after_fit:
+                    self._test()
+        except (KeyboardInterrupt, SystemExit) as stop:
+            raise SystemExit(verdict(stop).exit_code) from stop
+        if logger is not None and self.trainer.is_global_zero and logger.version:
+            print_summary(logger)
+
+    def _test(self) -> None:
+        data = self.datamodule
+        has_data = data is None or is_overridden("test_dataloader", data)
+        if not (is_overridden("test_step", self.model) and has_data):
+            return
+        callback = self.trainer.checkpoint_callback
+        best = getattr(callback, "best_model_path", "") or None
+        self.trainer.test(self.model, datamodule=data, ckpt_path=best)
+
+
+def train(verb: str, arguments: Sequence[str]) -> int:
+    """Run a verb of LightningCLI.
+
+    Args:
+        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        arguments: what follows the verb.
+
+    Returns:
+        0; any other end raises.
+    """
+    TrainingCLI(verb, arguments)
+    return 0
+
+
+def _hyperparameters(checkpoint: Path) -> dict[str, Any]:
+    saved = torch.load(checkpoint, weights_only=True, map_location="cpu").get("hyper_parameters", {})
+    init_args = {key: value for key, value in saved.items() if key not in ("_class_path", "_instantiator")}
+    return {"model": {"class_path": saved["_class_path"], "init_args": init_args}} if "_class_path" in saved else {}
