@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gradgrad.errors import UsageError
+from gradgrad.errors import UsageError, nearest
 
 _CONFIG = re.compile(r"(-c|--config)(=|$)")
 _INDEXED = re.compile(r"--[\w.]+\.\d+(\.[\w.]+)?=")
@@ -150,11 +150,21 @@ def set_item(tree: Any, name: str, value: Any) -> None:
     at = tree
     try:
         for step in steps:
-            at = at[int(step)] if isinstance(at, list) else at[step]
-        if isinstance(at, list):
-            at[int(last)] = value
-        else:
-            at[last] = value
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+            at = at[int(step)] if isinstance(at, list) else _below(at, step)[step]
+        at = at if isinstance(at, list) else _below(at, last)
+        if isinstance(at, dict) and last not in at:
+            near = nearest(last, at)
+            raise UsageError(
+                f"command line: unknown key {name}\ngot:      {last}: {value}\nexpected: one of {', '.join(list(at)[:6])}"
+                + (f"\nwrite:    {near}" if near else "")
+            )
+        at[int(last) if isinstance(at, list) else last] = value
+    except (KeyError, IndexError, TypeError) as error:
         size = f" (the list has {len(at)} items)" if isinstance(at, list) else ""
         raise UsageError(f"command line: there is no {name}{size}.\nwrite: a key that --print_config shows") from error
+
+
+def _below(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    """Step into ``init_args`` where the user left it out, as jsonargparse lets one."""
+    inner = tree.get("init_args")
+    return inner if isinstance(inner, dict) and key not in tree else tree

@@ -67,16 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, Termination())
     try:
         return _run(verb, arguments[1:])
-    except UsageError as error:
-        print(f"gradgrad {verb}: {_redacted(str(error))}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    except Exception:
-        print(_redacted(traceback.format_exc()), file=sys.stderr)
-        return 1
+    except Exception as error:
+        usage = _usage_error(error)
+        print(_redacted(f"gradgrad {verb}: {usage}" if usage else traceback.format_exc()), file=sys.stderr)
+        return 2 if usage else 1
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -98,6 +96,13 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         near = nearest(verb, VERBS)
         raise UsageError(f"unknown verb\nexpected: one of {', '.join(VERBS)}" + (f"\nwrite:    gradgrad {near}" if near else ""))
     return 0
+
+
+def _usage_error(error: BaseException | None) -> UsageError | None:
+    """Find the sentence in a chain of causes: jsonargparse wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _redacted(text: str) -> str:

@@ -1,7 +1,7 @@
 """LightningCLI's verbs (fit, validate, test, predict), each as one tracked run."""
 
 import json
-from argparse import ArgumentError
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
 from gradgrad.arguments import config_files, expand_includes, insert_config, is_config, join_values, set_item, split_indexed
@@ -18,14 +19,16 @@ from gradgrad.diagnosis import diagnose
 from gradgrad.errors import UsageError
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
+from gradgrad.tracking.secrets import redact_arguments
 from gradgrad.tracking.summary import print_summary
 from gradgrad.tracking.verdict import verdict
+from gradgrad.written import Written
 
 
 class Parser(LightningArgumentParser):
     """LightningCLI's parser with errors that say what to write instead."""
 
-    arguments: Sequence[str] = ()
+    written = Written([], Path(), {})
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -39,16 +42,13 @@ class Parser(LightningArgumentParser):
             ArgumentError: inside a nested class, for the level above.
             UsageError: at the top.
         """
-        known = [a.dest for a in self._actions if not a.dest.endswith("help") and not a.dest.startswith(("print_", "config"))]
+        parser = getattr(ex, "subcommand_parser", None) or self
         nested = ArgumentError(None, message)
-        nested.known = known  # type: ignore[attr-defined]
+        nested.known = _keys(parser)  # type: ignore[attr-defined]  # read by the diagnosis
         if not self.exit_on_error:
             raise nested from ex
-        parser = getattr(ex, "subcommand_parser", None)
         nested.__cause__ = ex
-        if parser is not None:
-            nested.known = [a.dest for a in parser._actions]  # type: ignore[attr-defined]
-        raise UsageError(diagnose(nested, known, Parser.arguments)) from ex
+        raise UsageError(diagnose(nested, _keys(parser), Parser.written)) from ex
 
 
 class TrainingCLI(LightningCLI):
@@ -64,11 +64,12 @@ class TrainingCLI(LightningCLI):
 
     def __init__(self, verb: str, arguments: Sequence[str]) -> None:
         self.verb = verb
-        self.arguments = Parser.arguments = list(arguments)
+        self.arguments = list(arguments)
+        Parser.written = Written.read(arguments)
         self.run_id: str | None = None
         super().__init__(
             save_config_callback=RunRecorder,
-            save_config_kwargs={"verb": verb},
+            save_config_kwargs={"command": [verb, *arguments]},
             parser_class=Parser,
             # "--trainer.max_epoch" is a mistake, not an abbreviation
             parser_kwargs={"prog": "gradgrad", "allow_abbrev": False, verb: {"allow_abbrev": False}},
@@ -156,8 +157,9 @@ class TrainingCLI(LightningCLI):
             settings = logger.init_args
             settings.experiment_name = self._experiment_name(self.config[self.verb])
             overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
-            short = [redact_arguments([a])[0].lstrip("-").rpartition(".")[2] if "." in a.partition("=")[0] else a for a in overrides]
-            self.run_name = " ".join([settings.experiment_name, *short])[:250]
+            pairs = (argument.lstrip("-").partition("=") for argument in redact_arguments(overrides))
+            short = [f"{name.rpartition('.')[2]}={value}" for name, _, value in pairs]
+            self.run_name = " ".join([settings.experiment_name, *short])[:250]  # MLflow's limit
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -171,7 +173,6 @@ class TrainingCLI(LightningCLI):
         """
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:
-            logger.arguments = [self.verb, *self.arguments]
             logger.run_name = logger.run_name or self.run_name
             if self.run_id:
                 logger.attach(self.run_id)
@@ -180,8 +181,13 @@ class TrainingCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
                 if subcommand == "fit" and self.config[subcommand].test_after_fit:
                     self._test()
-        except (KeyboardInterrupt, SystemExit) as stop:
-            raise SystemExit(verdict(stop).exit_code) from stop
+        except BaseException as error:
+            end = verdict(error)
+            if logger is not None and logger.version:
+                rank_zero_info(f"run {logger.version} is {end.status} ({end.reason}); what it had logged and saved is kept")
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise SystemExit(end.exit_code) from error
+            raise
         if logger is not None and self.trainer.is_global_zero and logger.version:
             print_summary(logger)
 
@@ -207,6 +213,11 @@ def train(verb: str, arguments: Sequence[str]) -> int:
     """
     TrainingCLI(verb, arguments)
     return 0
+
+
+def _keys(parser: ArgumentParser) -> list[str]:
+    flags = ("help", "config", "print_")
+    return [a.dest for a in parser._actions if not a.dest.startswith(flags) and not a.dest.endswith(".help")]
 
 
 def _hyperparameters(checkpoint: Path) -> dict[str, Any]:

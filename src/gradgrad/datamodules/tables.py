@@ -139,7 +139,7 @@ def read_uci(root: str | None, name: str, split: int) -> Table:
         raise UsageError(
             f"{name!r} is not bundled, and no folder of UCI sets is known.\n"
             f"expected: one of {_some(BUNDLED)}, or a set's folder\n"
-            f"write:    data.init_args.root: <folder that holds {name}/data.txt>, or set GRADGRAD_DATA to the folder above it"
+            f"write:    {nearest(name, BUNDLED) or f'data.init_args.root: <folder of {name}/data.txt>, or set GRADGRAD_DATA above it'}"
         )
     folder = home / name
     if not (folder / "data.txt").is_file():

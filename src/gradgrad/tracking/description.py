@@ -1,23 +1,20 @@
 """What a run says of itself at the top of its page in the MLflow UI."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 
-from gradgrad.tracking.secrets import redact_arguments
 
-
-def describe(arguments: Sequence[str], facts: Mapping[str, str], results: Mapping[str, float]) -> str:
+def describe(commands: Sequence[str], facts: Mapping[str, str], results: Mapping[str, float]) -> str:
     """Write the description of a run.
 
     Args:
-        arguments: the command line after ``gradgrad``.
-        facts: what it ran on, in order: data, seed, commit.
+        commands: the command lines that worked on it.
+        facts: what it ran on, in order: data, seed, code.
         results: final metrics, for example ``test/rmse``.
 
     Returns:
-        Markdown: the command, the facts, a table of results.
+        Markdown: the commands, the facts, a table of results.
     """
-    lines = ["```", f"gradgrad {shlex.join(redact_arguments(arguments))}", "```", ""]
+    lines = ["```", *commands, "```", ""] if commands else []
     lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]
     if results:
         lines += ["", "| metric | value |", "|---|---:|", *(f"| {name} | {value:.6g} |" for name, value in results.items())]

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -22,13 +20,13 @@ from gradgrad.errors import UsageError
 from gradgrad.tracking.description import describe
 from gradgrad.tracking.flatten import flatten
 from gradgrad.tracking.secrets import redact, redact_tree
-from gradgrad.tracking.store import find_experiment, open_store, tracking_uri
+from gradgrad.tracking.store import find_experiment, local_folder, open_store, tracking_uri
 from gradgrad.tracking.verdict import verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Metric, RunInfo
 
 METRICS_PER_REQUEST = 1000  # MLflow's limits for one log_batch
 PARAMS_PER_REQUEST = 100
@@ -65,8 +63,8 @@ class MLflowLogger(Logger):
         self.run_name = run_name
         self.tags = dict(tags or {})
         self.flush_seconds = flush_seconds
-        self.arguments: Sequence[str] = sys.argv[1:]
         self.resumed = run_id is not None
+        self._before: RunInfo | None = None  # how a resumed run stood
         self._run_id = run_id
         self._client: MlflowClient | None = None
         self._buffer: list[Metric] = []
@@ -96,6 +94,8 @@ class MLflowLogger(Logger):
                 name = redact(self.run_name or self.experiment_name)
                 self._run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
                 self._running = True
+            else:
+                self._before = client.get_run(self._run_id).info
             atexit.register(self._at_exit)
         return self._client
 
@@ -120,11 +120,10 @@ class MLflowLogger(Logger):
         """The run's artifact folder, where it is a folder of this machine; else None."""
         if self.run_id is None:
             return None
-        parts = urlsplit(self.experiment.get_run(self._run_id).info.artifact_uri)
-        return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+        return local_folder(self.experiment.get_run(self._run_id).info.artifact_uri)
 
     def attach(self, run_id: str) -> None:
-        """Log into a run that exists, instead of a new one.
+        """Log into a run that exists, instead of a new one; how that one ended stays as it is.
 
         Args:
             run_id: MLflow's.
@@ -170,13 +169,18 @@ class MLflowLogger(Logger):
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, step)
             self._best = {}
         self.flush()
-        if error is not None and end.reason:
-            self._client.set_tag(self._run_id, "exception" if end.status == "FAILED" else "signal", end.reason)
         if error is not None and end.status == "FAILED":
-            self.log_text("".join(traceback.format_exception(error)), "traceback.txt")
+            self.log_tags({"exception": end.reason})
+            name = f"traceback-{int(time.time())}.txt" if self.resumed else "traceback.txt"  # an earlier one is never lost
+            self.log_text("".join(traceback.format_exception(error)), name)
+        elif end.reason:
+            self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
         self._describe()
-        self._client.set_terminated(self._run_id, end.status)
+        if self._before is None:
+            self._client.set_terminated(self._run_id, end.status)
+        elif self._before.status != "RUNNING":  # a later test does not change how the fit ended
+            self._client.set_terminated(self._run_id, self._before.status, self._before.end_time)
         self._running = False
 
     def _at_exit(self) -> None:
@@ -196,8 +200,9 @@ class MLflowLogger(Logger):
             "code": f"{tags['git.commit'][:12]}{dirty}" if "git.commit" in tags else "",
             "ended by": tags.get("exception", tags.get("signal", "")),
         }
+        commands = [tags[key] for verb in ("fit", "validate", "test", "predict") if (key := f"command.{verb}") in tags]
         final = {key: results[key] for key in sorted(results) if key.startswith(("best/", "test/"))}
-        client.set_tag(run_id, "mlflow.note.content", describe(self.arguments, facts, final))
+        client.set_tag(run_id, "mlflow.note.content", describe(commands, facts, final))
 
     # -- what is logged ------------------------------------------------------------------------------------------------
 
@@ -235,7 +240,7 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send what waits. Nothing leaves the buffer before MLflow has it; a value sent twice is stored once."""
+        """Send what waits (not ``save``: Lightning calls that after every step). Nothing leaves the buffer before MLflow has it; a value sent twice is stored once."""
         if self._buffer and not self._running:  # a stage after the end, for example a test of a finished fit
             self.experiment.update_run(self.run_id, status="RUNNING")
             self._running = True
@@ -244,10 +249,6 @@ class MLflowLogger(Logger):
             self.experiment.log_batch(self.run_id, metrics=sent)
             del self._buffer[: len(sent)]
         self._flushed_at = time.monotonic()
-
-    def save(self) -> None:
-        """Send what waits (Lightning asks for it when training stops)."""
-        self.flush()
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

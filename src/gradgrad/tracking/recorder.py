@@ -1,7 +1,7 @@
 """What a run records of itself before its first step, for any module and any datamodule."""
 
-import getpass
-import os
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing_extensions import override
 from gradgrad.batches import DataPart
 from gradgrad.tracking.logger import MLflowLogger
 from gradgrad.tracking.provenance import code_state, versions
-from gradgrad.tracking.secrets import redact_tree
+from gradgrad.tracking.secrets import redact_arguments, redact_tree
 from gradgrad.tracking.store import FOLDER
 
 
@@ -28,13 +28,13 @@ class RunRecorder(SaveConfigCallback):
     Args:
         parser: of the verb.
         config: resolved.
-        verb: ``fit``, ``validate``, ``test`` or ``predict``; only a run that is new, or a fit, records its config.
+        command: the command line, beginning with the verb.
         kwargs: as ``SaveConfigCallback`` takes them.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Any, verb: str = "fit", **kwargs: Any) -> None:
+    def __init__(self, parser: LightningArgumentParser, config: Any, command: Sequence[str] = ("fit",), **kwargs: Any) -> None:
         super().__init__(parser, config, **{**kwargs, "save_to_log_dir": False})
-        self.verb = verb
+        self.command = list(command)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -64,12 +64,16 @@ class RunRecorder(SaveConfigCallback):
             stage: unused.
         """
         logger = tracked_logger(trainer.loggers)
-        if logger is None or logger.resumed:
+        if logger is None:
+            return
+        verb = self.command[0]
+        command = shlex.join(["gradgrad", *redact_arguments(self.command)])
+        if logger.resumed:  # its config, code and data are those that it was trained with
+            logger.log_tags({f"command.{verb}": command})
             return
         config = redact_tree(yaml.safe_load(self.parser.dump(self.config, skip_unset=False)))
-        header = f"# gradgrad {self.verb} -c config.yaml\n"
-        logger.log_config(config, header + yaml.safe_dump(config, sort_keys=False))
-        logger.log_tags({"verb": self.verb, **code_state(Path.cwd()), **versions(), "user": getpass.getuser(), "pid": str(os.getpid())})
+        logger.log_config(config, f"# gradgrad {verb} -c config.yaml\n" + yaml.safe_dump(config, sort_keys=False))
+        logger.log_tags({f"command.{verb}": command, **code_state(Path.cwd()), **versions()})
         data = getattr(trainer, "datamodule", None)
         if callable(provenance := getattr(data, "provenance", None)):
             log_data(logger, provenance())
@@ -82,8 +86,6 @@ def log_data(logger: MLflowLogger, parts: Sequence[DataPart]) -> None:
         logger: of the run.
         parts: one per stage.
     """
-    import json
-
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 

@@ -1,13 +1,17 @@
 """Find a run that was, its checkpoints and its config."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from gradgrad.errors import UsageError, nearest
 from gradgrad.tracking.secrets import redact
-from gradgrad.tracking.store import database_file, open_store, tracking_uri
+from gradgrad.tracking.store import database_file, local_folder, open_store, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 ALIASES = ("best", "last")
 
@@ -40,7 +44,6 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
     Raises:
         UsageError: there is no such store, experiment, run or checkpoint.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
     uri = tracking_uri()
@@ -77,14 +80,21 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
             f"--ckpt_path {alias}: run {run.info.run_id} has no such checkpoint.\n"
             f"write: --ckpt_path {kinds[0] if kinds else '<file.ckpt>'}"
         )
-    checkpoint, config = Path(path), {}
     try:
-        if not checkpoint.is_absolute():
-            checkpoint = Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path=path, tracking_uri=uri))
-        if any(file.path == "config.yaml" for file in client.list_artifacts(run.info.run_id)):
-            config = yaml.safe_load(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/config.yaml"))
+        checkpoint = Path(path) if Path(path).is_absolute() else _artifact(client, run, path)
+        recorded = [file.path for file in client.list_artifacts(run.info.run_id)]
+        text = _artifact(client, run, "config.yaml").read_text() if "config.yaml" in recorded else "{}"
     except (MlflowException, OSError) as error:
-        raise UsageError(
-            f"--ckpt_path {alias}: run {run.info.run_id} names {path}, which is gone: {redact(str(error).splitlines()[0])}"
-        ) from error
-    return FoundRun(run.info.run_id, checkpoint, config)
+        checkpoint, text = Path(path), "{}"
+        reason = f": {redact(str(error).splitlines()[0])}"
+    else:
+        reason = ""
+    if not checkpoint.exists():
+        raise UsageError(f"--ckpt_path {alias}: run {run.info.run_id} names {path}, which is gone{reason}.\nwrite: another --run_id")
+    return FoundRun(run.info.run_id, checkpoint, yaml.safe_load(text))
+
+
+def _artifact(client: "MlflowClient", run: "Run", path: str) -> Path:
+    """Give an artifact as a file of this machine; fetch it only where it is not one."""
+    folder = local_folder(run.info.artifact_uri)
+    return folder / path if folder else Path(client.download_artifacts(run.info.run_id, path))

@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import psutil
 from filelock import FileLock
@@ -132,6 +133,19 @@ def find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
             " --trainer.logger.experiment_name"
         )
     return experiment.experiment_id
+
+
+def local_folder(artifact_uri: str) -> Path | None:
+    """Find the folder behind an artifact address.
+
+    Args:
+        artifact_uri: of a run.
+
+    Returns:
+        The folder, or None where the artifacts are not on this machine.
+    """
+    parts = urlsplit(artifact_uri)
+    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def on_local_disk(path: Path) -> bool:
