@@ -158,7 +158,10 @@ def set_item(tree: Any, name: str, value: Any) -> None:
                 f"command line: unknown key {name}\ngot:      {last}: {value}\nexpected: one of {', '.join(list(at)[:6])}"
                 + (f"\nwrite:    {near}" if near else "")
             )
-        at[int(last) if isinstance(at, list) else last] = value
+        if isinstance(at, list):
+            at[int(last)] = value
+        else:
+            at[last] = value
     except (KeyError, IndexError, TypeError) as error:
         size = f" (the list has {len(at)} items)" if isinstance(at, list) else ""
         raise UsageError(f"command line: there is no {name}{size}.\nwrite: a key that --print_config shows") from error

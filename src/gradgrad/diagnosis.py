@@ -111,7 +111,13 @@ def _no_config(mistake: Mistake) -> str:
     if not found:
         return ""
     file = next((str(f) for f, text in mistake.written.files.items() if text.strip() == found[1].strip()), "command line")
-    return _sentence(file, "not a config", found[1].strip() or "nothing", "lines of `key: value`", "config: base.yaml, then what differs")
+    return _sentence(
+        file,
+        "not a config",
+        found[1].strip() or "nothing",
+        "lines of `key: value`",
+        "config: base.yaml, then what differs",
+    )
 
 
 def _unknown_key(mistake: Mistake) -> str:
@@ -162,7 +168,13 @@ def _missing_key(mistake: Mistake) -> str:
         return ""
     name = ".".join([*mistake.keys, found[1].removeprefix("fit.")])
     place = mistake.written.find(mistake.keys)
-    return _sentence(place.where, f"missing key {name}", "nothing", "a config that names it", f"-c configs/<experiment>.yaml, or --{name}")
+    return _sentence(
+        place.where,
+        f"missing key {name}",
+        "nothing",
+        "a config that names it",
+        f"-c configs/<experiment>.yaml, or --{name}",
+    )
 
 
 def _wrong_value(mistake: Mistake) -> str:

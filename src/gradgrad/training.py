@@ -10,11 +10,19 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from typing_extensions import override
 
-from gradgrad.arguments import config_files, expand_includes, insert_config, is_config, join_values, set_item, split_indexed
+from gradgrad.arguments import (
+    config_files,
+    expand_includes,
+    insert_config,
+    is_config,
+    join_values,
+    set_item,
+    split_indexed,
+)
 from gradgrad.diagnosis import diagnose
 from gradgrad.errors import UsageError
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
@@ -121,7 +129,7 @@ class TrainingCLI(LightningCLI):
             trained = {key: run.config[key] for key in ("seed_everything", "model", "data") if key in run.config}
             checkpoint, self.run_id = str(run.checkpoint), None if self.verb == "fit" else run.run_id
         elif checkpoint and Path(checkpoint).is_file():
-            trained = _hyperparameters(Path(checkpoint))
+            trained = _hyperparameters(checkpoint)
         elif checkpoint and "://" not in checkpoint:
             raise UsageError(f"--ckpt_path {checkpoint}: no such file.\nexpected: best, last or a checkpoint file")
         if trained:
@@ -175,7 +183,7 @@ class TrainingCLI(LightningCLI):
         if logger is not None:
             logger.run_name = logger.run_name or self.run_name
             if self.run_id:
-                logger.attach(self.run_id)
+                logger.attach(self.run_id, _load(self.config[self.verb].ckpt_path).get("global_step", 0))
         try:
             with nullcontext() if logger is None else logger.hold():
                 super()._run_subcommand(subcommand)
@@ -220,7 +228,12 @@ def _keys(parser: ArgumentParser) -> list[str]:
     return [a.dest for a in parser._actions if not a.dest.startswith(flags) and not a.dest.endswith(".help")]
 
 
-def _hyperparameters(checkpoint: Path) -> dict[str, Any]:
-    saved = torch.load(checkpoint, weights_only=True, map_location="cpu").get("hyper_parameters", {})
+def _load(checkpoint: str) -> dict[str, Any]:
+    saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    return saved
+
+
+def _hyperparameters(checkpoint: str) -> dict[str, Any]:
+    saved = _load(checkpoint).get("hyper_parameters", {})
     init_args = {key: value for key, value in saved.items() if key not in ("_class_path", "_instantiator")}
     return {"model": {"class_path": saved["_class_path"], "init_args": init_args}} if "_class_path" in saved else {}

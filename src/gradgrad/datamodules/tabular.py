@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ class Rows(Dataset[Batch]):
         return Batch(self.batch.x[chosen], self.batch.y[chosen])
 
 
-def as_is(batch: Batch) -> Batch:
+def as_is(batch: Any) -> Any:
     """Collate nothing: :class:`Rows` gives whole batches (a named function, because workers must pickle it).
 
     Args:
@@ -140,7 +141,13 @@ class TabularRegression(LightningDataModule):
         """
         columns = np.column_stack([self.table.x, self.table.y])
         return [
-            DataPart(self.table.name, part, len(rows), hashlib.sha256(columns[rows].tobytes()).hexdigest()[:32], self.table.source)
+            DataPart(
+                self.table.name,
+                part,
+                len(rows),
+                hashlib.sha256(columns[rows].tobytes()).hexdigest()[:32],
+                self.table.source,
+            )
             for part, rows in self.parts.items()
         ]
 
@@ -195,6 +202,4 @@ class TabularRegression(LightningDataModule):
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[Batch]:
         # Evaluation needs no graph and no noise: take the largest batch that stays small.
         size = self.batch_size if part == "training" else max(self.batch_size, 1024)
-        return DataLoader(
-            self.rows[part], batch_size=size, shuffle=shuffle, num_workers=self.num_workers, collate_fn=as_is
-        )
+        return DataLoader(self.rows[part], batch_size=size, shuffle=shuffle, num_workers=self.num_workers, collate_fn=as_is)

@@ -1,5 +1,6 @@
 """Regression whose loss may be penalized for the norm of its own gradient."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,7 +51,9 @@ class GradientNormRegressor(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
         if "_class_path" not in self.hparams:
             # Built in Python, not from YAML: these are live objects, which a weights-only checkpoint refuses.
             self.hparams.clear()
@@ -59,9 +62,7 @@ class GradientNormRegressor(LightningModule):
         self.criterion = nn.MSELoss() if loss is None else loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
-        metrics = MetricCollection(
-            {"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()}
-        )
+        metrics = MetricCollection({"rmse": MeanSquaredError(squared=False), "mae": MeanAbsoluteError(), "r2": R2Score()})
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
 
@@ -76,7 +77,7 @@ class GradientNormRegressor(LightningModule):
         Raises:
             UsageError: the datamodule has no ``statistics``.
         """
-        if hasattr(self, "network"):
+        if hasattr(self, "network") or self._trainer is None:  # no trainer: `load_from_checkpoint`, which brings the shapes
             return
         data = getattr(self.trainer, "datamodule", None)
         statistics = getattr(data, "statistics", None)
@@ -185,7 +186,7 @@ class GradientNormRegressor(LightningModule):
         """
         self._evaluate("val", self.val_metrics, batch)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]  # Lightning hands it on as it is
         """Do the same on the test part.
 
         Args:

@@ -17,5 +17,10 @@ def describe(commands: Sequence[str], facts: Mapping[str, str], results: Mapping
     lines = ["```", *commands, "```", ""] if commands else []
     lines += [f"- **{name}**: {value}" for name, value in facts.items() if value]
     if results:
-        lines += ["", "| metric | value |", "|---|---:|", *(f"| {name} | {value:.6g} |" for name, value in results.items())]
+        lines += [
+            "",
+            "| metric | value |",
+            "|---|---:|",
+            *(f"| {name} | {value:.6g} |" for name, value in results.items()),
+        ]
     return "\n".join(lines)

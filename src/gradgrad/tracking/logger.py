@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class MLflowLogger(Logger):
         self.resumed = run_id is not None
         self._before: RunInfo | None = None  # how a resumed run stood
         self._run_id = run_id
+        self._first_step = self._last_step = 0
         self._client: MlflowClient | None = None
         self._buffer: list[Metric] = []
         self._flushed_at = time.monotonic()
@@ -95,7 +96,9 @@ class MLflowLogger(Logger):
                 self._run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
                 self._running = True
             else:
-                self._before = client.get_run(self._run_id).info
+                run = client.get_run(self._run_id)
+                self._before = run.info
+                self._first_step = max(self._first_step, int(run.data.tags.get("steps", 0)))
             atexit.register(self._at_exit)
         return self._client
 
@@ -122,13 +125,15 @@ class MLflowLogger(Logger):
             return None
         return local_folder(self.experiment.get_run(self._run_id).info.artifact_uri)
 
-    def attach(self, run_id: str) -> None:
+    def attach(self, run_id: str, step: int = 0) -> None:
         """Log into a run that exists, instead of a new one; how that one ended stays as it is.
 
         Args:
             run_id: MLflow's.
+            step: of the checkpoint at hand. A new process counts from 0, but MLflow takes the value of the largest step for
+                the latest one, so what is logged now must not stand before what was logged then.
         """
-        self._run_id, self.resumed = run_id, True
+        self._run_id, self.resumed, self._first_step = run_id, True, step
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -161,9 +166,9 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def _close(self, error: BaseException | None) -> None:
-        if self._client is None or self._run_id is None:
-            return
-        end = verdict(error)
+        if self._client is None and not self._buffer:
+            return  # nothing was ever logged: there is no run
+        client, run_id, end = self.experiment, self._run_id, verdict(error)
         if self._best:
             step = int(self._best.pop("step"))
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, step)
@@ -176,11 +181,12 @@ class MLflowLogger(Logger):
         elif end.reason:
             self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
+        self.log_tags({"steps": str(self._last_step)})
         self._describe()
         if self._before is None:
-            self._client.set_terminated(self._run_id, end.status)
+            client.set_terminated(run_id, end.status)
         elif self._before.status != "RUNNING":  # a later test does not change how the fit ended
-            self._client.set_terminated(self._run_id, self._before.status, self._before.end_time)
+            client.set_terminated(run_id, self._before.status, self._before.end_time)
         self._running = False
 
     def _at_exit(self) -> None:
@@ -219,7 +225,8 @@ class MLflowLogger(Logger):
         """
         from mlflow.entities import Metric
 
-        now, step = int(time.time() * 1000), step or 0
+        now, step = int(time.time() * 1000), self._first_step + (step or 0)
+        self._last_step = max(self._last_step, step)
         values = {key: float(value) for key, value in metrics.items()}
         epoch = values.pop("epoch", self._epoch)
         if epoch is not None and epoch != self._epoch:
@@ -346,4 +353,3 @@ _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool | list | tuple | dict)
-

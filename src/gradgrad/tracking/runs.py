@@ -55,7 +55,9 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
         try:
             run = client.get_run(run_id)
         except MlflowException as error:
-            raise UsageError(f"--run_id {run_id}: no such run in {redact(uri)}.\nwrite: an id that `gradgrad ui` shows") from error
+            raise UsageError(
+                f"--run_id {run_id}: no such run in {redact(uri)}.\nwrite: an id that `gradgrad ui` shows"
+            ) from error
     else:
         experiment = client.get_experiment_by_name(experiment_name)
         if experiment is None:
@@ -90,7 +92,9 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
     else:
         reason = ""
     if not checkpoint.exists():
-        raise UsageError(f"--ckpt_path {alias}: run {run.info.run_id} names {path}, which is gone{reason}.\nwrite: another --run_id")
+        raise UsageError(
+            f"--ckpt_path {alias}: run {run.info.run_id} names {path}, which is gone{reason}.\nwrite: another --run_id"
+        )
     return FoundRun(run.info.run_id, checkpoint, yaml.safe_load(text))
 
 

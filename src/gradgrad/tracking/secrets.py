@@ -16,7 +16,8 @@ _WORDS = (
 _SECRET_KEY = re.compile(rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE)
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)(?P<quote>['\"]?)[^\s'\"&;,}}\]]+", re.IGNORECASE
+    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)(?P<quote>['\"]?)[^\s'\"&;,}}\]]+",
+    re.IGNORECASE,
 )
 _BEARER = re.compile(r"\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
 _SHORTEST = 6  # shorter values of secret variables ("1", "true") would hide half of every text

@@ -18,8 +18,23 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOLDER = "mlruns"
+EXPERIMENT_KIND = "mlflow.experimentKind"  # lets the UI open on training runs instead of traces of language models
 # SQLite's write-ahead log needs shared memory, which file systems over a network do not give (sqlite.org/wal.html).
-NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "afs", "lustre", "gpfs", "beegfs", "ceph", "gluster", "9p", "fuse", "webdav", "davfs")
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "cifs",
+    "smb",
+    "afs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "gluster",
+    "9p",
+    "fuse",
+    "webdav",
+    "davfs",
+)
 
 
 def tracking_uri() -> str:
@@ -119,7 +134,7 @@ def find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
         # Absolute, because MLflow would resolve it against the folder of whoever reads it.
         location = (database.parent / "artifacts" / name).as_uri() if database else None
         try:
-            return client.create_experiment(name, artifact_location=location)
+            return client.create_experiment(name, artifact_location=location, tags={EXPERIMENT_KIND: "custom_model_development"})
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -1,0 +1,327 @@
+"""The verbs of LightningCLI as a user types them, each as one tracked run."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from conftest import QUICK, REGRESSOR, runs_of
+from gradgrad.tracking.flatten import flatten
+
+FIT = ["fit", "-c", REGRESSOR, *QUICK]
+
+
+def artifacts(project, run):
+    return project / "mlruns" / "artifacts" / "gradient_norm_regressor" / run.info.run_id / "artifacts"
+
+
+@pytest.fixture
+def fitted(project, run_cli, client):
+    code, out, complaint = run_cli(*FIT, "--seed_everything=3", "--data.split=2", "--model.network.hidden=[7]")
+    assert code == 0, complaint
+    (run,) = runs_of(client)
+    return run, out
+
+
+def test_a_fit_records_everything(fitted, project, client):
+    run, out = fitted
+    folder = artifacts(project, run)
+    params, tags, metrics = run.data.params, run.data.tags, run.data.metrics
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name.startswith("gradient_norm_regressor max_epochs=2 ")
+    assert run.info.run_name.endswith(" seed_everything=3 split=2 hidden=[7]")
+
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert params == dict(flatten(config))
+    assert params["model.init_args.network.init_args.hidden"] == "[7]"
+    assert params["model.init_args.penalties.0.init_args.weight"] == str(
+        config["model"]["init_args"]["penalties"][0]["init_args"]["weight"]
+    )
+    assert params["seed_everything"] == "3"
+
+    assert {"git.dirty", "version.torch", "checkpoint.best", "checkpoint.last"} <= set(tags)
+    assert tags["command.fit"].startswith("gradgrad fit -c ")
+    for name in ("best.ckpt", "last.ckpt"):
+        assert torch.load(folder / "checkpoints" / name, weights_only=True)["epoch"] in (0, 1)
+    assert (folder / "predictions.png").read_bytes()[:4] == b"\x89PNG"
+
+    for key in ("loss", "rmse", "mae", "r2"):
+        assert {f"val/{key}", f"best/{key}", f"test/{key}"} <= set(metrics)
+    for key in ("loss", "gradient_norm", "penalty"):
+        assert [m.step for m in client.get_metric_history(run.info.run_id, f"train/{key}")] == list(range(20))
+
+    note = tags["mlflow.note.content"]
+    assert "gradgrad fit -c" in note
+    assert f"| test/rmse | {metrics['test/rmse']:.6g} |" in note
+
+    inputs = {entry.tags[0].value: entry.dataset for entry in run.inputs.dataset_inputs}
+    assert set(inputs) == {"training", "validation", "test"}
+    assert inputs["training"].name == "diabetes"
+    assert inputs["training"].profile == '{"num_rows": 318}'
+    assert len(inputs["training"].digest) == 32
+
+    assert f"run {run.info.run_id} of experiment gradient_norm_regressor" in out
+    assert "look at it: gradgrad ui" in out
+    assert re.search(r"rmse\s+│\s+[\d.]+\s+│\s+[\d.]+", out)
+
+
+def test_the_recorded_config_reproduces_the_run(fitted, project, client, run_cli):
+    first, _ = fitted
+    (project / "elsewhere").mkdir()
+    config = project / "elsewhere" / "config.yaml"
+    config.write_text((artifacts(project, first) / "config.yaml").read_text())
+    assert run_cli("fit", "-c", config)[0] == 0
+    second, _ = runs_of(client)
+    states = [
+        torch.load(artifacts(project, run) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (first, second)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert first.data.params == second.data.params
+    assert first.data.metrics == second.data.metrics
+    assert first.info.experiment_id == second.info.experiment_id
+
+
+@pytest.mark.parametrize(
+    ("verb", "artifact", "metric"), [("test", "predictions.png", "test/rmse"), ("predict", "predictions.csv", None)]
+)
+def test_a_later_process_goes_on_in_the_same_run(fitted, project, client, run_cli, verb, artifact, metric):
+    run, _ = fitted
+    before = client.get_metric_history(run.info.run_id, "test/rmse")[0].value
+    (artifacts(project, run) / artifact).unlink(missing_ok=True)
+    # the config file says 50 hidden units, split 0, seed 0: what was trained wins
+    code, _, _ = run_cli(verb, "-c", REGRESSOR, "--ckpt_path", "best")
+    assert code == 0
+    (after,) = runs_of(client)
+    assert after.info.status == "FINISHED"
+    assert after.info.end_time == run.info.end_time
+    assert (artifacts(project, after) / artifact).exists()
+    assert f"command.{verb}" in after.data.tags
+    if metric:
+        assert after.data.metrics[metric] == before
+        assert "gradgrad fit" in after.data.tags["mlflow.note.content"]
+        assert "gradgrad test" in after.data.tags["mlflow.note.content"]
+
+
+def test_what_the_command_line_says_wins_over_what_was_trained(fitted, client, run_cli):
+    run, _ = fitted
+    assert run_cli("test", "-c", REGRESSOR, "--ckpt_path=best", "--data.split=5")[0] == 0
+    (after,) = runs_of(client)
+    assert after.data.metrics["test/rmse"] != run.data.metrics["test/rmse"]
+
+
+def test_a_certain_run(fitted, project, client, run_cli):
+    first, _ = fitted
+    assert run_cli(*FIT)[0] == 0
+    newest = runs_of(client)[0]
+    assert newest.info.run_id != first.info.run_id
+    assert run_cli("validate", "-c", REGRESSOR, "--run_id", first.info.run_id, "--ckpt_path", "last")[0] == 0
+    assert "command.validate" in client.get_run(first.info.run_id).data.tags
+    assert "command.validate" not in client.get_run(newest.info.run_id).data.tags
+    assert run_cli("test", "-c", REGRESSOR, "--ckpt_path", "last")[0] == 0
+    assert "command.test" in client.get_run(newest.info.run_id).data.tags
+
+
+def test_a_checkpoint_file_brings_its_network(fitted, project, client, run_cli):
+    run, _ = fitted
+    checkpoint = artifacts(project, run) / "checkpoints" / "best.ckpt"
+    code, _, complaint = run_cli("test", "-c", REGRESSOR, "--ckpt_path", checkpoint)
+    assert code == 0, complaint
+    assert len(runs_of(client)) == 2  # a file says nothing of a run
+
+
+def test_training_goes_on_from_a_checkpoint_and_the_command_line_wins(fitted, project, client, run_cli):
+    run, _ = fitted
+    command = [
+        "fit",
+        "-c",
+        REGRESSOR,
+        "--ckpt_path",
+        "last",
+        *QUICK[1:],
+        "--trainer.max_epochs=3",
+        "--model.penalties.weight=0.5",
+    ]
+    assert run_cli(*command)[0] == 0
+    newest, first = runs_of(client)
+    assert first.info.run_id == run.info.run_id
+    assert newest.data.params["model.init_args.penalties.0.init_args.weight"] == "0.5"
+    assert newest.data.params["model.init_args.network.init_args.hidden"] == "[7]"
+    assert [m.step for m in client.get_metric_history(newest.info.run_id, "train/loss")] == list(range(20, 30))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--ckpt_path", "bst"], "--ckpt_path bst: no such file.\nexpected: best, last or a checkpoint file"),
+        (["--ckpt_path", "best"], "--ckpt_path best: there is no experiment 'gradient_norm_regressor' in sqlite:///{}.\n"
+         "expected: one of Default\nwrite:    --trainer.logger.experiment_name Default, or --run_id <id>"),
+        (["--run_id", "nope"], "--run_id nope: no such run in sqlite:///{}.\nwrite: an id that `gradgrad ui` shows"),
+    ],
+)  # fmt: skip
+def test_no_such_checkpoint(project, run_cli, client, arguments, complaint):
+    code, _, said = run_cli("test", "-c", REGRESSOR, *arguments)
+    assert said == "gradgrad test: " + complaint.format(project / "mlruns" / "mlflow.db")
+    assert code == 2
+    assert client.get_experiment_by_name("gradient_norm_regressor") is None
+
+
+def test_no_store_yet(tmp_path, monkeypatch, run_cli):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path", "best")
+    assert said == (
+        f"gradgrad test: --ckpt_path best: there is no run yet ({tmp_path}/mlruns/mlflow.db does not exist).\nwrite: gradgrad fit first"
+    )
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+
+
+def test_a_checkpoint_that_is_gone(fitted, project, run_cli):
+    run, _ = fitted
+    (artifacts(project, run) / "checkpoints" / "best.ckpt").unlink()
+    code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path", "best")
+    assert said == (
+        f"gradgrad test: --ckpt_path best: run {run.info.run_id} names checkpoints/best.ckpt, which is gone.\nwrite: another --run_id"
+    )
+    assert code == 2
+
+
+def test_a_run_without_that_checkpoint(fitted, client, run_cli):
+    run, _ = fitted
+    client.delete_tag(run.info.run_id, "checkpoint.best")
+    code, _, said = run_cli("test", "-c", REGRESSOR, "--run_id", run.info.run_id)
+    assert said == f"gradgrad test: --ckpt_path best: run {run.info.run_id} has no such checkpoint.\nwrite: --ckpt_path last"
+    code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path=best")
+    assert said == (
+        "gradgrad test: --ckpt_path best: no run of experiment 'gradient_norm_regressor' has such a checkpoint.\n"
+        "write: gradgrad fit first, or --ckpt_path <file.ckpt>"
+    )
+    assert code == 2
+
+
+def test_list_items_by_index_and_appended_callbacks(project, run_cli):
+    code, out, _ = run_cli(
+        "fit", "-c", REGRESSOR, "--trainer.callbacks.0.init_args.monitor", "val/rmse",
+        "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=val/loss", "--print_config",
+    )  # fmt: skip
+    assert code == 0
+    callbacks = yaml.safe_load(out)["trainer"]["callbacks"]
+    assert [c["class_path"].rpartition(".")[2] for c in callbacks] == [
+        "ModelCheckpoint",
+        "ModelCheckpoint",
+        "Predictions",
+        "EarlyStopping",
+    ]
+    assert [c.get("init_args", {}).get("monitor") for c in callbacks] == ["val/rmse", None, None, "val/loss"]
+    assert not (project / "mlruns" / "artifacts").exists()
+
+
+def test_tracking_can_be_left_out(project, run_cli, client):
+    assert run_cli(*FIT, "--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.callbacks=[]")[0] == 0
+    assert client.get_experiment_by_name("gradient_norm_regressor") is None
+
+
+def test_test_after_fit_can_be_left_out(project, run_cli, client):
+    assert run_cli(*FIT, "--test_after_fit=false")[0] == 0
+    (run,) = runs_of(client)
+    assert "best/rmse" in run.data.metrics
+    assert "test/rmse" not in run.data.metrics
+
+
+def test_a_fast_dev_run_leaves_no_run(project, run_cli, client):
+    code, _, complaint = run_cli("fit", "-c", REGRESSOR, "--trainer.fast_dev_run=true")
+    assert code == 0, complaint
+    assert client.get_experiment_by_name("gradient_norm_regressor") is None
+
+
+def test_another_name_for_the_experiment(project, run_cli, client):
+    arguments = [
+        "--trainer.logger.experiment_name=mine",
+        "--trainer.logger.run_name=first",
+        '--trainer.logger.tags={"who": "me"}',
+    ]
+    assert run_cli(*FIT, *arguments)[0] == 0
+    (run,) = runs_of(client, "mine")
+    assert (run.info.run_name, run.data.tags["who"]) == ("first", "me")
+
+
+def test_bad_data_is_told_before_a_run_is_opened(project, run_cli, client):
+    (project / "own.csv").write_text("a,b,y\n" + "1,2,3\n" * 12)
+    code, _, said = run_cli(*FIT, "--data.name=null", "--data.path=own.csv", "--data.target=y")
+    assert said == "gradgrad fit: own.csv: the target is constant (3 in every row); there is nothing to predict."
+    assert code == 2
+    assert client.get_experiment_by_name("gradient_norm_regressor") is None
+
+
+class Secretive(Callback):
+    """A callback with a key that must stay secret, that fails."""
+
+    def __init__(self, api_key: str, fail: bool = False):
+        self.api_key, self.fail = api_key, fail
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if self.fail:
+            raise RuntimeError(f"refused by https://me:{self.api_key}@host/ with api_key={self.api_key}")
+
+
+SECRET = "planted-7f3a9c"
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_secrets_are_nowhere(project, run_cli, client, fail, monkeypatch):
+    code, out, said = run_cli(
+        *FIT,
+        "--trainer.callbacks+=test_training.Secretive",
+        f"--trainer.callbacks.api_key={SECRET}",
+        f"--trainer.callbacks.fail={fail}",
+    )
+    assert code == int(fail)
+    assert SECRET not in out + said
+    (run,) = runs_of(client)
+    assert run.info.status == ("FAILED" if fail else "FINISHED")
+    assert run.data.params["trainer.callbacks.3.init_args.api_key"] == "***"
+    files = [path for path in project.rglob("*") if path.is_file()]
+    assert any(path.name == "config.yaml" for path in files)
+    holding = [path.relative_to(project) for path in files if SECRET.encode() in path.read_bytes()]
+    assert holding == []
+
+
+@pytest.mark.slow
+def test_a_password_in_the_address_is_nowhere(project, start_cli):
+    address = f"postgresql://me:{SECRET}@127.0.0.1:1/none"
+    process = start_cli(*FIT, MLFLOW_TRACKING_URI=address)
+    out, _ = process.communicate()
+    assert process.returncode == 2, out
+    assert "the tracking store postgresql://***@127.0.0.1:1/none cannot be opened" in out
+    assert SECRET not in out
+
+
+def test_an_own_module_beside_ours(project, run_cli, client, monkeypatch):
+    """A stranger's module and data, without this project's base config: run, checkpoint and test all the same."""
+    (project / "stranger.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel\n"
+        "class Model(BoringModel):\n"
+        "    def __init__(self, lr: float = 0.1):\n"
+        "        super().__init__()\n"
+        "        self.save_hyperparameters()\n"
+        "class Data(BoringDataModule):\n"
+        "    pass\n"
+    )
+    (project / "own.yaml").write_text("model: stranger.Model\ndata: stranger.Data\ntrainer: {max_epochs: 1, accelerator: cpu}\n")
+    monkeypatch.syspath_prepend(project)
+    code, _, said = run_cli("fit", "-c", "own.yaml", "--model.lr=0.3", *QUICK[1:])
+    assert code == 0, said
+    (run,) = runs_of(client, "own")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.init_args.lr"] == "0.3"
+    assert "lr" not in run.data.params
+    (checkpoint,) = (project / "mlruns" / "artifacts" / "own" / run.info.run_id / "artifacts" / "checkpoints").iterdir()
+    assert checkpoint.suffix == ".ckpt"
+    assert run_cli("test", "-c", "own.yaml", "--ckpt_path=last", *QUICK[1:])[0] == 0
+    assert len(runs_of(client, "own")) == 1
+    assert not Path("lightning_logs").exists()
+    assert not Path("checkpoints").exists()

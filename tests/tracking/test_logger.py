@@ -1,0 +1,234 @@
+"""The logger: what is buffered, what is sent, how a run ends."""
+
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from conftest import runs_of
+from gradgrad.errors import UsageError
+from gradgrad.tracking import MLflowLogger
+
+
+@pytest.fixture
+def logger(project):
+    return MLflowLogger("one", flush_seconds=60)
+
+
+def history(client, logger, key):
+    return [(m.step, m.value) for m in client.get_metric_history(logger.run_id, key)]
+
+
+def test_no_run_before_it_is_needed(project, client):
+    logger = MLflowLogger("one")
+    assert logger.version is None
+    assert client.get_experiment_by_name("one") is None
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    assert client.get_experiment_by_name("one") is None
+    logger.finalize()
+    assert [run.info.status for run in runs_of(client, "one")] == ["FINISHED"]
+
+
+def test_metrics_wait_and_arrive_complete_and_in_order(logger, client):
+    _ = logger.experiment
+    logger._flushed_at = time.monotonic()
+    for step in range(2500):
+        logger.log_metrics({"train/loss": step / 2}, step)
+    assert history(client, logger, "train/loss") == []
+    logger.finalize("success")
+    assert history(client, logger, "train/loss") == [(step, step / 2) for step in range(2500)]
+
+
+def test_metrics_are_sent_when_they_have_waited_long_enough(project, client):
+    logger = MLflowLogger("one", flush_seconds=0)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    assert history(client, logger, "train/loss") == [(0, 1.0)]
+
+
+def test_a_failed_request_loses_nothing(logger, client, monkeypatch):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+
+    def unreachable(*args, **kwargs):
+        raise ConnectionError("down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logger.experiment, "log_batch", unreachable)
+        with pytest.raises(ConnectionError, match=r"^down$"):
+            logger.flush()
+    logger.log_metrics({"train/loss": 2.0}, 1)
+    logger.finalize()
+    assert history(client, logger, "train/loss") == [(0, 1.0), (1, 2.0)]
+
+
+def test_sent_twice_is_stored_once(logger, client):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    twice = list(logger._buffer)
+    logger.flush()
+    logger._buffer = twice
+    logger.flush()
+    assert history(client, logger, "train/loss") == [(0, 1.0)]
+
+
+def test_nan_and_infinity_are_kept(logger, client):
+    logger.log_metrics({"train/loss": float("nan"), "val/loss": float("inf")}, 0)
+    logger.finalize()
+    (nan,), (infinite,) = (client.get_metric_history(logger.run_id, key) for key in ("train/loss", "val/loss"))
+    assert nan.value != nan.value
+    assert infinite.value > 1e300
+
+
+def test_lightnings_epoch_is_kept_where_it_changes(logger, client):
+    for step, epoch in enumerate([0, 0, 0, 1, 1]):
+        logger.log_metrics({"train/loss": 1.0, "epoch": epoch}, step)
+    logger.finalize()
+    assert history(client, logger, "train/epoch") == [(0, 0), (3, 1)]
+    assert history(client, logger, "epoch") == []
+
+
+def test_a_name_that_mlflow_would_change_is_refused(logger):
+    with pytest.raises(
+        UsageError,
+        match=r"^metric 'val/acc@5' cannot be stored by MLflow\.\nexpected: letters, digits and _ - \. / space, for example val/rmse$",
+    ):
+        logger.log_metrics({"val/acc@5": 1.0}, 0)
+
+
+def test_a_negative_wait_is_refused():
+    with pytest.raises(UsageError, match=r"^MLflowLogger got flush_seconds -1; write 0 \(send at once\) or more\.$"):
+        MLflowLogger(flush_seconds=-1)
+
+
+def test_hold_decides_once_for_several_stages(logger, client):
+    with logger.hold():
+        logger.log_metrics({"train/loss": 1.0}, 0)
+        logger.finalize("success")
+        assert client.get_run(logger.run_id).info.status == "RUNNING"
+        logger.log_metrics({"test/loss": 2.0}, 1)
+        logger.finalize("success")
+    run = client.get_run(logger.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == {"train/loss": 1.0, "test/loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "tags"),
+    [
+        (RuntimeError("boom"), "FAILED", {"exception": "RuntimeError"}),
+        (KeyboardInterrupt(), "KILLED", {"signal": "SIGINT"}),
+        (SystemExit(143), "KILLED", {"signal": "SIGTERM"}),
+    ],
+)
+def test_how_it_ends(logger, client, project, error, status, tags):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    with pytest.raises(type(error), match=r"^(boom|143|)$"), logger.hold():  # noqa: PT012
+        _ = logger.experiment
+        raise error
+    run = client.get_run(logger.run_id)
+    assert run.info.status == status
+    assert {key: run.data.tags.get(key) for key in ("exception", "signal") if key in run.data.tags} == tags
+    assert run.data.metrics == {"train/loss": 1.0}
+    traceback = logger.artifact_dir / "traceback.txt"
+    assert traceback.exists() == (status == "FAILED")
+    assert status != "FAILED" or "RuntimeError: boom" in traceback.read_text()
+
+
+def test_a_stage_that_fails_under_lightning_alone(logger, client):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    _ = logger.experiment
+    try:
+        raise ValueError("without the command line")
+    except ValueError:
+        logger.finalize("failed")
+    run = client.get_run(logger.run_id)
+    assert (run.info.status, run.data.tags["exception"]) == ("FAILED", "ValueError")
+
+
+def test_a_later_stage_reopens_and_closes_the_run(logger, client):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finalize()
+    logger.log_metrics({"test/loss": 1.0}, 0)
+    logger.flush()
+    assert client.get_run(logger.run_id).info.status == "RUNNING"
+    logger.finalize()
+    assert client.get_run(logger.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("status", ["FINISHED", "KILLED", "RUNNING"])
+def test_an_attached_stage_leaves_the_status_alone(logger, client, status):
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.finalize()
+    if status == "RUNNING":
+        client.update_run(logger.run_id, status="RUNNING")
+    else:
+        client.set_terminated(logger.run_id, status, 123)
+    later = MLflowLogger("one")
+    later.attach(logger.run_id)
+    with later.hold():
+        later.log_metrics({"test/loss": 2.0}, 1)
+    run = client.get_run(logger.run_id)
+    assert run.info.status == status
+    assert status == "RUNNING" or run.info.end_time == 123
+    assert run.data.metrics["test/loss"] == 2.0
+    assert len(runs_of(client, "one")) == 1
+
+
+def test_best_values_are_those_at_the_best_checkpoint(logger, client, project):
+    callback = SimpleNamespace(monitor="val/loss", best_model_path=str(logger.artifact_dir / "checkpoints" / "best.ckpt"))
+    for step, loss in [(10, 3.0), (20, 1.0), (30, 2.0)]:
+        logger.log_metrics({"val/loss": loss, "val/rmse": 10 * loss}, step)
+        callback.current_score = torch.tensor(loss)
+        callback.best_model_score = torch.tensor(loss if step == 10 else 1.0)
+        logger.after_save_checkpoint(callback)
+    logger.finalize()
+    assert history(client, logger, "best/loss") == [(20, 1.0)]
+    assert history(client, logger, "best/rmse") == [(20, 10.0)]
+    assert client.get_run(logger.run_id).data.tags["checkpoint.best"] == "checkpoints/best.ckpt"
+
+
+def test_hyperparameters_without_the_command_line(logger, client):
+    logger.log_hyperparams({"lr": 0.1, "net": torch.nn.Linear(1, 1), "api_key": "abc"})
+    params = client.get_run(logger.run_id).data.params
+    assert params["lr"] == "0.1"
+    assert params["net"].startswith("Linear(")
+    assert params["api_key"] == "***"
+
+
+def test_after_the_config_hyperparameters_say_nothing_new(logger, client):
+    logger.log_config({"model": {"init_args": {"lr": 0.1}}}, "model: ...\n")
+    logger.log_hyperparams({"lr": 0.1})
+    assert client.get_run(logger.run_id).data.params == {"model.init_args.lr": "0.1"}
+
+
+def test_more_params_than_one_request_takes(logger, client):
+    logger.log_config({f"k{n}": n for n in range(250)}, "")
+    assert len(client.get_run(logger.run_id).data.params) == 250
+
+
+SCRIPT = """
+from gradgrad.tracking import MLflowLogger
+logger = MLflowLogger("one", flush_seconds=999)
+_ = logger.experiment
+for step in range(200):
+    logger.log_metrics({{"train/loss": step}}, step)
+{end}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("", "FINISHED"),
+        ("raise RuntimeError('boom')", "FAILED"),
+        ("import sys; sys.exit(3)", "FINISHED"),
+        ("raise KeyboardInterrupt", "KILLED"),
+    ],
+)
+def test_nothing_is_lost_when_python_exits_without_finalize(project, client, end, status):
+    subprocess.run([sys.executable, "-c", SCRIPT.format(end=end)], capture_output=True, cwd=project, check=False)
+    (run,) = runs_of(client, "one")
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 200
+    assert run.info.status == status
