@@ -4,7 +4,7 @@ import torch
 
 
 class Quadratic:
-    """L(theta) = theta' A theta / 2 + b' theta: gradient A theta + b, Hessian A; the squared gradient norm has gradient 2 A (A theta + b)."""
+    """Loss theta' A theta / 2 + b' theta: gradient A theta + b, Hessian A; its squared gradient norm: 2 A (A theta + b)."""
 
     def __init__(self, size, seed):
         generator = torch.Generator().manual_seed(seed)

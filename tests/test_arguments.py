@@ -98,11 +98,13 @@ def test_set_item_in_a_list(tree):
     [
         (
             "model.penalties.0.weigt",
-            r"^command line: unknown key model\.penalties\.0\.weigt\ngot:      weigt: 1\nexpected: one of weight\nwrite:    weight$",
+            r"^command line: unknown key model\.penalties\.0\.weigt\ngot:      weigt: 1\nexpected: one of weight\n"
+            r"write:    weight$",
         ),
         (
             "model.penalties.7.weight",
-            r"^command line: there is no model\.penalties\.7\.weight \(the list has 1 items\)\.\nwrite: a key that --print_config shows$",
+            r"^command line: there is no model\.penalties\.7\.weight \(the list has 1 items\)\.\n"
+            r"write: a key that --print_config shows$",
         ),
         (
             "modl.penalties.0.weight",

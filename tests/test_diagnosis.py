@@ -106,11 +106,13 @@ FILES = {
     ),
     "empty": (
         "",
-        "own.yaml: not a config\ngot:      nothing\nexpected: lines of `key: value`\nwrite:    config: base.yaml, then what differs",
+        "own.yaml: not a config\ngot:      nothing\nexpected: lines of `key: value`\n"
+        "write:    config: base.yaml, then what differs",
     ),
     "text": (
         "hello\n",
-        "own.yaml: not a config\ngot:      hello\nexpected: lines of `key: value`\nwrite:    config: base.yaml, then what differs",
+        "own.yaml: not a config\ngot:      hello\nexpected: lines of `key: value`\n"
+        "write:    config: base.yaml, then what differs",
     ),
     "missing include": (
         "config: own.yml\n",

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ def test_shapes_and_parameter_count(activation, hidden):
     net = MLP(3, 2, hidden, activation)
     widths = [3, *hidden, 2]
     assert net(torch.zeros(7, 3)).shape == (7, 2)
-    assert sum(p.numel() for p in net.parameters()) == sum((a + 1) * b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    assert sum(p.numel() for p in net.parameters()) == sum((a + 1) * b for a, b in pairwise(widths))
 
 
 def test_it_is_what_it_says():

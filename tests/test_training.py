@@ -174,7 +174,8 @@ def test_no_store_yet(tmp_path, monkeypatch, run_cli):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path", "best")
     assert said == (
-        f"gradgrad test: --ckpt_path best: there is no run yet ({tmp_path}/mlruns/mlflow.db does not exist).\nwrite: gradgrad fit first"
+        f"gradgrad test: --ckpt_path best: there is no run yet ({tmp_path}/mlruns/mlflow.db does not exist).\n"
+        f"write: gradgrad fit first"
     )
     assert (code, list(tmp_path.iterdir())) == (2, [])
 
@@ -184,7 +185,8 @@ def test_a_checkpoint_that_is_gone(fitted, project, run_cli):
     (artifacts(project, run) / "checkpoints" / "best.ckpt").unlink()
     code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path", "best")
     assert said == (
-        f"gradgrad test: --ckpt_path best: run {run.info.run_id} names checkpoints/best.ckpt, which is gone.\nwrite: another --run_id"
+        f"gradgrad test: --ckpt_path best: run {run.info.run_id} names checkpoints/best.ckpt, which is gone.\n"
+        f"write: another --run_id"
     )
     assert code == 2
 

@@ -11,7 +11,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -219,7 +219,7 @@ def _known_classes() -> list[str]:
 
     def below(base: type) -> Iterator[str]:
         yield base.__name__
-        for child in base.__subclasses__():
-            yield from below(child)
+        children: list[type[Any]] = base.__subclasses__()
+        yield from (name for child in children for name in below(child))
 
     return [name for base in (Callback, LightningDataModule, LightningModule, Optimizer, LRScheduler) for name in below(base)]

@@ -1,6 +1,7 @@
 """Plain networks, named in YAML by ``class_path``."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class MLP(nn.Module):
         if min(widths) < 1:
             raise UsageError(f"MLP got widths {widths}; every width must be at least 1, for example hidden: [50].")
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths[:-2], widths[1:-1], strict=True):
+        for wide, narrow in pairwise(widths[:-1]):
             layers += [nn.Linear(wide, narrow), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 

@@ -118,6 +118,9 @@ class TrainingCLI(LightningCLI):
         Args:
             parser: of all verbs.
             args: verb and arguments.
+
+        Raises:
+            UsageError: a checkpoint that is not there.
         """
         arguments = self._spell_out_indices(parser, expand_includes(self.arguments))
         self.config = parser.parse_args([self.verb, *arguments])

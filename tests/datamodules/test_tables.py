@@ -220,7 +220,8 @@ def test_a_split_out_of_range(uci, split):
 def test_an_unknown_set(uci):
     with pytest.raises(
         UsageError,
-        match=rf"^{uci.parent}/toi has no data\.txt\.\nexpected: one of diabetes, california_housing, toy\nwrite:    data\.init_args\.name: toy$",
+        match=rf"^{uci.parent}/toi has no data\.txt\.\nexpected: one of diabetes, california_housing, toy\n"
+        rf"write:    data\.init_args\.name: toy$",
     ):
         read_uci(str(uci.parent), "toi", 0)
 

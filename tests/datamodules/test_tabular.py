@@ -112,7 +112,8 @@ def test_rows_are_parted_by_a_distributed_sampler():
     [
         (
             {},
-            r"^TabularRegression got name None and path None; it takes exactly one of them\.\nwrite: data\.init_args\.name: diabetes, or ",
+            r"^TabularRegression got name None and path None; it takes exactly one of them\.\n"
+            r"write: data\.init_args\.name: diabetes, or ",
         ),
         (
             {"name": "diabetes", "path": "a.csv"},

@@ -91,7 +91,8 @@ def test_lightnings_epoch_is_kept_where_it_changes(logger, client):
 def test_a_name_that_mlflow_would_change_is_refused(logger):
     with pytest.raises(
         UsageError,
-        match=r"^metric 'val/acc@5' cannot be stored by MLflow\.\nexpected: letters, digits and _ - \. / space, for example val/rmse$",
+        match=r"^metric 'val/acc@5' cannot be stored by MLflow\.\n"
+        r"expected: letters, digits and _ - \. / space, for example val/rmse$",
     ):
         logger.log_metrics({"val/acc@5": 1.0}, 0)
 

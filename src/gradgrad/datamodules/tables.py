@@ -136,10 +136,11 @@ def read_uci(root: str | None, name: str, split: int) -> Table:
     """
     home = Path(root) if root else Path(os.environ.get("GRADGRAD_DATA", "")) / "uci"
     if not (root or os.environ.get("GRADGRAD_DATA")):
+        where = f"data.init_args.root: <folder of {name}/data.txt>, or set GRADGRAD_DATA above it"
         raise UsageError(
             f"{name!r} is not bundled, and no folder of UCI sets is known.\n"
             f"expected: one of {_some(BUNDLED)}, or a set's folder\n"
-            f"write:    {nearest(name, BUNDLED) or f'data.init_args.root: <folder of {name}/data.txt>, or set GRADGRAD_DATA above it'}"
+            f"write:    {nearest(name, BUNDLED) or where}"
         )
     folder = home / name
     if not (folder / "data.txt").is_file():

@@ -247,7 +247,10 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send what waits (not ``save``: Lightning calls that after every step). Nothing leaves the buffer before MLflow has it; a value sent twice is stored once."""
+        """Send what waits; nothing leaves the buffer before MLflow has it, and a value that is sent twice is stored once.
+
+        It is not ``save``, because Lightning calls that after every step.
+        """
         if self._buffer and not self._running:  # a stage after the end, for example a test of a finished fit
             self.experiment.update_run(self.run_id, status="RUNNING")
             self._running = True

@@ -1,0 +1,39 @@
+# Each target works alone on a machine that has Python 3.11 or newer. `make` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/gradient_norm_regressor.yaml
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup fit test lint bench ui
+
+help:       ## list the targets
+	@grep -E '^[a-z]+: .*##' Makefile | sed -E 's/:.*##/\t/'
+
+setup: $(VENV)/.installed  ## make .venv with the exact versions that CI proved
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "got $$($(PYTHON) --version), expected Python 3.11 or newer; write: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+fit: setup  ## train on real data, test the best checkpoint, record the run (CONFIG=configs/....yaml)
+	$(BIN)/gradgrad fit -c $(CONFIG)
+
+test: setup  ## pass the tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: setup  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## measure ratios (tests/benchmarks)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts="--strict-markers" --benchmark-columns=min,median,max,rounds
+
+ui: setup  ## open the MLflow UI on this project's runs
+	$(BIN)/gradgrad ui
