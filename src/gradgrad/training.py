@@ -184,9 +184,9 @@ class TrainingCLI(LightningCLI):
         """
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:
-            logger.run_name = logger.run_name or self.run_name
+            logger.run.run_name = logger.run.run_name or self.run_name
             if self.run_id:
-                logger.attach(self.run_id, _load(self.config[self.verb].ckpt_path).get("global_step", 0))
+                logger.run.attach(self.run_id, _load(self.config[self.verb].ckpt_path).get("global_step", 0))
         try:
             with nullcontext() if logger is None else logger.hold():
                 super()._run_subcommand(subcommand)

@@ -4,8 +4,8 @@ import statistics
 import time
 
 import pytest
-from conftest import REGRESSOR
 
+from conftest import REGRESSOR
 from gradgrad.cli import main
 from gradgrad.tracking import MLflowLogger
 

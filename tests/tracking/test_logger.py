@@ -131,7 +131,7 @@ def test_how_it_ends(logger, client, project, error, status, tags):
     assert run.info.status == status
     assert {key: run.data.tags.get(key) for key in ("exception", "signal") if key in run.data.tags} == tags
     assert run.data.metrics == {"train/loss": 1.0}
-    traceback = logger.artifact_dir / "traceback.txt"
+    traceback = logger.run.artifact_dir / "traceback.txt"
     assert traceback.exists() == (status == "FAILED")
     assert status != "FAILED" or "RuntimeError: boom" in traceback.read_text()
 
@@ -166,7 +166,7 @@ def test_an_attached_stage_leaves_the_status_alone(logger, client, status):
     else:
         client.set_terminated(logger.run_id, status, 123)
     later = MLflowLogger("one")
-    later.attach(logger.run_id)
+    later.run.attach(logger.run_id)
     with later.hold():
         later.log_metrics({"test/loss": 2.0}, 1)
     run = client.get_run(logger.run_id)
@@ -177,7 +177,7 @@ def test_an_attached_stage_leaves_the_status_alone(logger, client, status):
 
 
 def test_best_values_are_those_at_the_best_checkpoint(logger, client, project):
-    callback = SimpleNamespace(monitor="val/loss", best_model_path=str(logger.artifact_dir / "checkpoints" / "best.ckpt"))
+    callback = SimpleNamespace(monitor="val/loss", best_model_path=str(logger.run.artifact_dir / "checkpoints" / "best.ckpt"))
     for step, loss in [(10, 3.0), (20, 1.0), (30, 2.0)]:
         logger.log_metrics({"val/loss": loss, "val/rmse": 10 * loss}, step)
         callback.current_score = torch.tensor(loss)

@@ -90,7 +90,7 @@ class Predictions(Callback):
             import pandas as pd
 
             columns = {name: part.numpy() for name, part in self._all()._asdict().items()}
-            logger.log_text(pd.DataFrame(columns).to_csv(index=False), "predictions.csv")
+            logger.run.log_text(pd.DataFrame(columns).to_csv(index=False), "predictions.csv")
 
 
 def predictions_figure(prediction: Tensor, target: Tensor) -> Any:

@@ -1,14 +1,12 @@
-"""Lightning's logger interface onto MLflow: buffered, and truthful about how the run ended."""
+"""Lightning's logger interface onto MLflow, buffered."""
 
 import atexit
 import math
 import sys
 import time
-import traceback
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -17,35 +15,36 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gradgrad.errors import UsageError
-from gradgrad.tracking.description import describe
 from gradgrad.tracking.flatten import flatten
-from gradgrad.tracking.secrets import redact, redact_tree
-from gradgrad.tracking.store import find_experiment, local_folder, open_store, tracking_uri
-from gradgrad.tracking.verdict import verdict
+from gradgrad.tracking.run import TrackedRun
+from gradgrad.tracking.secrets import redact_tree
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, RunInfo
+    from mlflow.entities import Metric
 
 METRICS_PER_REQUEST = 1000  # MLflow's limits for one log_batch
 PARAMS_PER_REQUEST = 100
+ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ")
 
 
 class MLflowLogger(Logger):
     """Log to MLflow.
 
-    Metrics wait in a buffer; one request carries all that came within ``flush_seconds`` (MLflow's own logger sends one per
-    call). They are sent earlier when an epoch's validation arrives late enough, at the end of a stage, and when Python exits.
+    Metrics wait in a buffer; one request carries all that came within ``flush_seconds`` (Lightning's own MLFlowLogger sends one
+    per call). They are sent earlier when a validation ends late enough, at the end of a stage, and when Python exits.
     A metric named ``val/x`` is logged again as ``best/x`` at the step of the best checkpoint, once, at the end.
 
     Args:
         experiment_name: of the experiment; None means the config file's name on the command line, else ``gradgrad``.
-        run_name: None means the experiment's name and what the command line overrode.
+        run_name: None means the experiment's name and, on the command line, what was overridden.
         run_id: an existing run to go on with.
         tags: added to the run.
-        flush_seconds: how long a metric may wait. 5 keeps a page of the MLflow UI (refreshed every 30 s) fresh, at a
-            cost of one request of about 10 ms plus 0.1 ms per value (2-core laptop-class machine, SQLite).
+        flush_seconds: how long a metric may wait, in seconds; 5 is a guess at what someone watching a run puts up with.
+
+    Raises:
+        UsageError: a negative wait.
     """
 
     def __init__(
@@ -59,81 +58,40 @@ class MLflowLogger(Logger):
         super().__init__()
         if not flush_seconds >= 0:
             raise UsageError(f"MLflowLogger got flush_seconds {flush_seconds}; write 0 (send at once) or more.")
-        self.experiment_name = experiment_name or "gradgrad"
-        self.run_name = run_name
-        self.tags = dict(tags or {})
+        self.run = TrackedRun(experiment_name or "gradgrad", run_name, tags or {}, run_id)
         self.flush_seconds = flush_seconds
-        self.resumed = run_id is not None
-        self._before: RunInfo | None = None  # how a resumed run stood
-        self._run_id = run_id
-        self._first_step = self._last_step = 0
-        self._client: MlflowClient | None = None
         self._buffer: list[Metric] = []
         self._flushed_at = time.monotonic()
         self._held = False
-        self._running = False
+        self._last_step = 0
         self._epoch: float | None = None
         self._validation: dict[str, float] = {}
         self._best: dict[str, float] = {}
-        self._checkpoints: dict[str, str] = {}
         self._config_logged = False
-
-    # -- the run -------------------------------------------------------------------------------------------------------
 
     @property
     @rank_zero_experiment
     def experiment(self) -> "MlflowClient":
         """MLflow's client; asking for it opens the run."""
-        if self._client is None:
-            uri = tracking_uri()
-            self._client = client = open_store(uri)
-            if self._run_id is None:
-                from mlflow.tracking.context.registry import resolve_tags
-
-                experiment_id = find_experiment(client, self.experiment_name, uri)
-                tags = {key: redact(str(value)) for key, value in resolve_tags(self.tags).items()}
-                name = redact(self.run_name or self.experiment_name)
-                self._run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-                self._running = True
-            else:
-                run = client.get_run(self._run_id)
-                self._before = run.info
-                self._first_step = max(self._first_step, int(run.data.tags.get("steps", 0)))
+        if not self.run.is_open:
             atexit.register(self._at_exit)
-        return self._client
+        return self.run.client
 
     @property
     def name(self) -> str:
         """The experiment's name."""
-        return self.experiment_name
+        return self.run.experiment_name
 
     @property
     def version(self) -> str | None:
         """The run's id, once there is a run."""
-        return self._run_id
+        return self.run.run_id
 
     @property
     def run_id(self) -> str | None:
         """The run's id; asking for it opens the run. None on ranks above zero."""
         _ = self.experiment
-        return self._run_id
-
-    @property
-    def artifact_dir(self) -> Path | None:
-        """The run's artifact folder, where it is a folder of this machine; else None."""
-        if self.run_id is None:
-            return None
-        return local_folder(self.experiment.get_run(self._run_id).info.artifact_uri)
-
-    def attach(self, run_id: str, step: int = 0) -> None:
-        """Log into a run that exists, instead of a new one; how that one ended stays as it is.
-
-        Args:
-            run_id: MLflow's.
-            step: of the checkpoint at hand. A new process counts from 0, but MLflow takes the value of the largest step for
-                the latest one, so what is logged now must not stand before what was logged then.
-        """
-        self._run_id, self.resumed, self._first_step = run_id, True, step
+        return self.run.run_id
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -166,51 +124,19 @@ class MLflowLogger(Logger):
 
     @rank_zero_only
     def _close(self, error: BaseException | None) -> None:
-        if self._client is None and not self._buffer:
+        if not (self.run.is_open or self._buffer):
             return  # nothing was ever logged: there is no run
-        client, run_id, end = self.experiment, self._run_id, verdict(error)
         if self._best:
             step = int(self._best.pop("step"))
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, step)
             self._best = {}
         self.flush()
-        if error is not None and end.status == "FAILED":
-            self.log_tags({"exception": end.reason})
-            name = f"traceback-{int(time.time())}.txt" if self.resumed else "traceback.txt"  # an earlier one is never lost
-            self.log_text("".join(traceback.format_exception(error)), name)
-        elif end.reason:
-            self.log_tags({"signal": end.reason})
-        self._upload_checkpoints()
-        self.log_tags({"steps": str(self._last_step)})
-        self._describe()
-        if self._before is None:
-            client.set_terminated(run_id, end.status)
-        elif self._before.status != "RUNNING":  # a later test does not change how the fit ended
-            client.set_terminated(run_id, self._before.status, self._before.end_time)
-        self._running = False
+        self.run.close(error, self._last_step)
 
     def _at_exit(self) -> None:
         """End a run that nobody ended: the last thing that Python lets us see."""
-        if self._running or self._buffer:
+        if self.run.running or self._buffer:
             self._close(getattr(sys, "last_value", None))
-
-    def _describe(self) -> None:
-        client, run_id = self.experiment, self._run_id
-        run = client.get_run(run_id)
-        tags, results = run.data.tags, run.data.metrics
-        data = run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
-        dirty = " (with uncommitted changes)" if tags.get("git.dirty") == "true" else ""
-        facts = {
-            "data": f"{data.name}, training part {data.digest}" if data else "",
-            "seed": run.data.params.get("seed_everything", ""),
-            "code": f"{tags['git.commit'][:12]}{dirty}" if "git.commit" in tags else "",
-            "ended by": tags.get("exception", tags.get("signal", "")),
-        }
-        commands = [tags[key] for verb in ("fit", "validate", "test", "predict") if (key := f"command.{verb}") in tags]
-        final = {key: results[key] for key in sorted(results) if key.startswith(("best/", "test/"))}
-        client.set_tag(run_id, "mlflow.note.content", describe(commands, facts, final))
-
-    # -- what is logged ------------------------------------------------------------------------------------------------
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -225,7 +151,7 @@ class MLflowLogger(Logger):
         """
         from mlflow.entities import Metric
 
-        now, step = int(time.time() * 1000), self._first_step + (step or 0)
+        now, step = int(time.time() * 1000), self.run.first_step + (step or 0)
         self._last_step = max(self._last_step, step)
         values = {key: float(value) for key, value in metrics.items()}
         epoch = values.pop("epoch", self._epoch)
@@ -235,11 +161,9 @@ class MLflowLogger(Logger):
         if validation:
             self._validation = {**validation, "step": float(step)}
         for key, value in values.items():
-            if not set(key) <= _ALLOWED:
-                raise UsageError(
-                    f"metric {key!r} cannot be stored by MLflow.\n"
-                    "expected: letters, digits and _ - . / space, for example val/rmse"
-                )
+            if not set(key) <= ALLOWED:
+                sentence = "cannot be stored by MLflow.\nexpected: letters, digits and _ - . / space, for example val/rmse"
+                raise UsageError(f"metric {key!r} {sentence}")
             self._buffer.append(Metric(key, value, now, step))
         waited = time.monotonic() - self._flushed_at
         if waited >= self.flush_seconds or (validation and waited >= self.flush_seconds / 5):
@@ -251,9 +175,9 @@ class MLflowLogger(Logger):
 
         It is not ``save``, because Lightning calls that after every step.
         """
-        if self._buffer and not self._running:  # a stage after the end, for example a test of a finished fit
-            self.experiment.update_run(self.run_id, status="RUNNING")
-            self._running = True
+        if self._buffer:
+            _ = self.experiment
+            self.run.reopen()  # a stage after the end, for example a test of a finished fit
         while self._buffer:
             sent = self._buffer[:METRICS_PER_REQUEST]
             self.experiment.log_batch(self.run_id, metrics=sent)
@@ -282,7 +206,7 @@ class MLflowLogger(Logger):
             text: the same as YAML, with a header.
         """
         self._log_params(config)
-        self.log_text(text, "config.yaml")
+        self.run.log_text(text, "config.yaml")
         self._config_logged = True
 
     def _log_params(self, tree: Mapping[str, Any]) -> None:
@@ -291,27 +215,6 @@ class MLflowLogger(Logger):
         params = [Param(key, value) for key, value in flatten(redact_tree(tree))]
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             self.experiment.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
-
-    @rank_zero_only
-    def log_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags.
-
-        Args:
-            tags: by name.
-        """
-        from mlflow.entities import RunTag
-
-        self.experiment.log_batch(self.run_id, tags=[RunTag(key, redact(value)) for key, value in tags.items()])
-
-    @rank_zero_only
-    def log_text(self, text: str, path: str) -> None:
-        """Store a text, redacted, as an artifact.
-
-        Args:
-            text: the content.
-            path: name inside the run's artifacts.
-        """
-        self.experiment.log_text(self.run_id, redact(text), path)
 
     @rank_zero_only
     def log_figure(self, figure: "Figure", path: str) -> None:
@@ -332,26 +235,10 @@ class MLflowLogger(Logger):
         monitored = checkpoint_callback.monitor is not None
         if monitored and checkpoint_callback.current_score != checkpoint_callback.best_model_score:
             return
-        path = checkpoint_callback.best_model_path
-        kind = "best" if monitored else "last"
+        path, kind = checkpoint_callback.best_model_path, "best" if monitored else "last"
         if monitored:
             self._best = {k: v for k, v in self._validation.items() if not math.isnan(v)}
-        if self._checkpoints.get(kind) != path:
-            self._checkpoints[kind] = path
-            self.log_tags({f"checkpoint.{kind}": self._inside(path) or path})
-
-    def _inside(self, path: str) -> str | None:
-        folder = self.artifact_dir
-        return Path(path).relative_to(folder).as_posix() if folder and Path(path).is_relative_to(folder) else None
-
-    def _upload_checkpoints(self) -> None:
-        for kind, path in self._checkpoints.items():
-            if self._inside(path) is None and Path(path).is_file():
-                self.experiment.log_artifact(self.run_id, path, "checkpoints")
-                self.log_tags({f"checkpoint.{kind}": f"checkpoints/{Path(path).name}"})
-
-
-_ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ")
+        self.run.log_checkpoint(kind, path)
 
 
 def _is_plain(value: Any) -> bool:

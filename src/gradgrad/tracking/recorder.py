@@ -68,12 +68,12 @@ class RunRecorder(SaveConfigCallback):
             return
         verb = self.command[0]
         command = shlex.join(["gradgrad", *redact_arguments(self.command)])
-        if logger.resumed:  # its config, code and data are those that it was trained with
-            logger.log_tags({f"command.{verb}": command})
+        if logger.run.attached:  # its config, code and data are those that it was trained with
+            logger.run.log_tags({f"command.{verb}": command})
             return
         config = redact_tree(yaml.safe_load(self.parser.dump(self.config, skip_unset=False)))
         logger.log_config(config, f"# gradgrad {verb} -c config.yaml\n" + yaml.safe_dump(config, sort_keys=False))
-        logger.log_tags({f"command.{verb}": command, **code_state(Path.cwd()), **versions()})
+        logger.run.log_tags({f"command.{verb}": command, **code_state(Path.cwd()), **versions()})
         data = getattr(trainer, "datamodule", None)
         if callable(provenance := getattr(data, "provenance", None)):
             log_data(logger, provenance())
@@ -120,5 +120,5 @@ def tracked_logger(loggers: Sequence[Any]) -> MLflowLogger | None:
 def _checkpoint_folder(logger: MLflowLogger) -> str | None:
     if logger.run_id is None:  # not rank zero: the broadcast brings the folder
         return None
-    home = logger.artifact_dir or Path.cwd() / FOLDER / "uploading" / logger.run_id
+    home = logger.run.artifact_dir or Path.cwd() / FOLDER / "uploading" / logger.run_id
     return str(home / "checkpoints")

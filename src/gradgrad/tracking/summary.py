@@ -28,5 +28,5 @@ def print_summary(logger: MLflowLogger) -> None:
     console = Console(soft_wrap=True)
     if stages:
         console.print(table)
-    console.print(f"run {run.info.run_id} of experiment {logger.experiment_name} in {redact(tracking_uri())}", highlight=False)
+    console.print(f"run {run.info.run_id} of experiment {logger.name} in {redact(tracking_uri())}", highlight=False)
     console.print("look at it: gradgrad ui", highlight=False)

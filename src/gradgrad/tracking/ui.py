@@ -22,7 +22,7 @@ def ui(arguments: Sequence[str]) -> int:
         arguments: ``--port N``; the default of 5000 moves to the next free port where it is taken.
 
     Returns:
-        0 after Ctrl-C or a request to end, else the server's exit code.
+        0 after Ctrl-C, else the server's exit code.
 
     Raises:
         UsageError: the port is taken.
@@ -51,10 +51,11 @@ def ui(arguments: Sequence[str]) -> int:
     server = subprocess.Popen(command, env=environment)
     try:
         return server.wait()
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:  # the way that was offered to end it
+        return 0
+    finally:
         server.terminate()
         server.wait()
-        return 0
 
 
 def _is_free(port: int) -> bool:
