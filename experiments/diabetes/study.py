@@ -130,11 +130,13 @@ def show(found: dict[tuple[int, float], dict[str, float]]) -> None:
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    places = range(len(WEIGHTS))
-    for label, metric in columns.items():
+    places = np.arange(len(WEIGHTS))
+    for shift, (label, metric) in zip(
+        (-0.12, -0.04, 0.04, 0.12), columns.items(), strict=True
+    ):  # so that bars do not hide one another
         values = np.array([column(found, weight, metric) for weight in WEIGHTS])
         error = values.std(1, ddof=1) / np.sqrt(len(SEEDS)) if len(SEEDS) > 1 else None
-        axes.errorbar(places, values.mean(1), error, marker="o", capsize=3, label=f"{label} epoch")
+        axes.errorbar(places + shift, values.mean(1), error, marker="o", capsize=3, label=f"{label} epoch")
     axes.axhline(ridges.mean(), color="0.4", linestyle="--", label="ridge, test")
     axes.set_xticks(places, [f"{weight:g}" for weight in WEIGHTS])
     axes.set(xlabel="weight of the squared gradient norm", ylabel="RMSE (disease progression)", title="diabetes, 442 patients")

@@ -32,6 +32,8 @@ from gradgrad.tracking.summary import print_summary
 from gradgrad.tracking.verdict import verdict
 from gradgrad.written import Written
 
+NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id")  # no part of a run's name
+
 
 class Parser(LightningArgumentParser):
     """LightningCLI's parser with errors that say what to write instead."""
@@ -168,9 +170,10 @@ class TrainingCLI(LightningCLI):
             settings = logger.init_args
             settings.experiment_name = self._experiment_name(self.config[self.verb])
             overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
+            overrides = [a for a in overrides if not a.startswith(NOT_DISTINCTIVE)]
             pairs = (argument.lstrip("-").partition("=") for argument in redact_arguments(overrides))
             short = [f"{name.rpartition('.')[2]}={value}" for name, _, value in pairs]
-            self.run_name = " ".join([settings.experiment_name, *short])[:250]  # MLflow's limit
+            self.run_name = (" ".join(short) or settings.experiment_name)[:250]  # MLflow's limit
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
