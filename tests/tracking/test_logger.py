@@ -184,8 +184,9 @@ def test_best_values_are_those_at_the_best_checkpoint(logger, client, project):
         callback.best_model_score = torch.tensor(loss if step == 10 else 1.0)
         logger.after_save_checkpoint(callback)
     logger.finalize()
-    assert history(client, logger, "best/loss") == [(20, 1.0)]
-    assert history(client, logger, "best/rmse") == [(20, 10.0)]
+    assert history(client, logger, "best/loss") == [(0, 1.0)]
+    assert history(client, logger, "best/rmse") == [(0, 10.0)]
+    assert history(client, logger, "best/step") == [(0, 20.0)]
     assert client.get_run(logger.run_id).data.tags["checkpoint.best"] == "checkpoints/best.ckpt"
 
 

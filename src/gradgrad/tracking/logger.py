@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 METRICS_PER_REQUEST = 1000  # MLflow's limits for one log_batch
 PARAMS_PER_REQUEST = 100
+FINAL = ("best/", "test/")  # one value per run: at step 0, MLflow draws bars that compare runs
 ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ")
 
 
@@ -34,7 +35,8 @@ class MLflowLogger(Logger):
 
     Metrics wait in a buffer; one request carries all that came within ``flush_seconds`` (Lightning's own MLFlowLogger sends one
     per call). They are sent earlier when a validation ends late enough, at the end of a stage, and when Python exits.
-    A metric named ``val/x`` is logged again as ``best/x`` at the step of the best checkpoint, once, at the end.
+    What the validation said at the best checkpoint is logged once more at the end: ``val/x`` as ``best/x``, its step as
+    ``best/step``. Like ``test/``, these are one value per run, at step 0.
 
     Args:
         experiment_name: of the experiment; None means the config file's name on the command line, else ``gradgrad``.
@@ -127,8 +129,7 @@ class MLflowLogger(Logger):
         if not (self.run.is_open or self._buffer):
             return  # nothing was ever logged: there is no run
         if self._best:
-            step = int(self._best.pop("step"))
-            self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, step)
+            self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, 0)
             self._best = {}
         self.flush()
         self.run.close(error, self._last_step)
@@ -164,7 +165,7 @@ class MLflowLogger(Logger):
             if not set(key) <= ALLOWED:
                 sentence = "cannot be stored by MLflow.\nexpected: letters, digits and _ - . / space, for example val/rmse"
                 raise UsageError(f"metric {key!r} {sentence}")
-            self._buffer.append(Metric(key, value, now, step))
+            self._buffer.append(Metric(key, value, now, 0 if key.startswith(FINAL) else step))
         waited = time.monotonic() - self._flushed_at
         if waited >= self.flush_seconds or (validation and waited >= self.flush_seconds / 5):
             self.flush()
