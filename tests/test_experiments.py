@@ -3,6 +3,7 @@
 import runpy
 
 import pytest
+
 from conftest import REPOSITORY, runs_of
 
 

@@ -106,10 +106,13 @@ def test_a_later_process_goes_on_in_the_same_run(fitted, project, client, run_cl
 
 
 def test_what_the_command_line_says_wins_over_what_was_trained(fitted, client, run_cli):
-    run, _ = fitted
-    assert run_cli("test", "-c", REGRESSOR, "--ckpt_path=best", "--data.split=5")[0] == 0
-    (after,) = runs_of(client)
-    assert after.data.metrics["test/rmse"] != run.data.metrics["test/rmse"]
+    indexed = "--trainer.callbacks.0.init_args.verbose=true"
+    for arguments in (["--data.split=5"], ["--data.split=6", indexed]):
+        before = runs_of(client)[0].data.metrics["test/rmse"]
+        code, _, complaint = run_cli("test", "-c", REGRESSOR, "--ckpt_path=best", *arguments)
+        assert code == 0, complaint
+        (after,) = runs_of(client)
+        assert after.data.metrics["test/rmse"] != before
 
 
 def test_a_certain_run(fitted, project, client, run_cli):
@@ -158,12 +161,14 @@ def test_training_goes_on_from_a_checkpoint_and_the_command_line_wins(fitted, pr
         (["--ckpt_path", "bst"], "--ckpt_path bst: no such file.\nexpected: best, last or a checkpoint file"),
         (["--ckpt_path", "best"], "--ckpt_path best: there is no experiment 'gradient_norm_regressor' in sqlite:///{}.\n"
          "expected: one of Default\nwrite:    --trainer.logger.experiment_name Default, or --run_id <id>"),
+        (["--run_id", "x", "--ckpt_path", "a.ckpt"],
+         "--run_id x has checkpoints of its own.\nwrite: --ckpt_path best or last, or leave --run_id out"),
         (["--run_id", "nope"], "--run_id nope: no such run in sqlite:///{}.\nwrite: an id that `gradgrad ui` shows"),
     ],
 )  # fmt: skip
 def test_no_such_checkpoint(project, run_cli, client, arguments, complaint):
     code, _, said = run_cli("test", "-c", REGRESSOR, *arguments)
-    assert said == "gradgrad test: " + complaint.format(project / "mlruns" / "mlflow.db")
+    assert said == "gradgrad test: " + complaint.replace("{}", str(project / "mlruns" / "mlflow.db"))
     assert code == 2
     assert client.get_experiment_by_name("gradient_norm_regressor") is None
 

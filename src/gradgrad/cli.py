@@ -33,10 +33,8 @@ Runs are kept in mlruns/ under the current folder, unless MLFLOW_TRACKING_URI sa
 class Termination:
     """End on SIGTERM as on Ctrl-C, so that the run can say that it was killed.
 
-    While Lightning trains, its own handler waits for the end of the step; this one then only remembers.
+    While Lightning trains, its own handler waits for the end of the step, and this one leaves it to that.
     """
-
-    received = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle the signal.
@@ -48,7 +46,6 @@ class Termination:
         Raises:
             SystemExit: with 143, at once, where Lightning is not in charge.
         """
-        self.received = True
         if signal.getsignal(number) is self:
             raise SystemExit(128 + number)
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -124,12 +125,16 @@ class TrainingCLI(LightningCLI):
         Raises:
             UsageError: a checkpoint that is not there.
         """
-        arguments = self._spell_out_indices(parser, expand_includes(self.arguments))
-        self.config = parser.parse_args([self.verb, *arguments])
+        arguments = expand_includes(self.arguments)
+        self.config = self._parse(parser, arguments)
         config = self.config[self.verb]
         checkpoint, run_id = config.get("ckpt_path"), config.get("run_id")
         trained: dict[str, Any] = {}
-        if checkpoint in ALIASES or run_id:
+        if run_id and checkpoint not in (None, *ALIASES):
+            raise UsageError(
+                f"--run_id {run_id} has checkpoints of its own.\nwrite: --ckpt_path best or last, or leave --run_id out"
+            )
+        if run_id or checkpoint in ALIASES:
             run = find_run(self._experiment_name(config), checkpoint or "best", run_id)
             trained = {key: run.config[key] for key in ("seed_everything", "model", "data") if key in run.config}
             checkpoint, self.run_id = str(run.checkpoint), None if self.verb == "fit" else run.run_id
@@ -138,42 +143,45 @@ class TrainingCLI(LightningCLI):
         elif checkpoint and "://" not in checkpoint:
             raise UsageError(f"--ckpt_path {checkpoint}: no such file.\nexpected: best, last or a checkpoint file")
         if trained:
-            self.config = parser.parse_args([self.verb, *insert_config(arguments, trained)])
+            self.config = self._parse(parser, insert_config(arguments, trained))
         self.config[self.verb].ckpt_path = checkpoint
 
-    def _spell_out_indices(self, parser: LightningArgumentParser, arguments: list[str]) -> list[str]:
-        """Replace ``--key.0.name=value`` by the whole config, because jsonargparse knows no list items."""
+    def _parse(self, parser: LightningArgumentParser, arguments: list[str]) -> Namespace:
+        """Parse; overrides of list items come last, as a change to the whole, because jsonargparse knows no list items."""
         plain, indexed = split_indexed(arguments)
-        if not indexed:
-            return arguments
-        shown = [argument for argument in plain if argument.startswith("--print_config")]
-        config = parser.parse_args([self.verb, *(argument for argument in plain if argument not in shown)])
-        tree = yaml.safe_load(parser.dump(config, skip_unset=False))[self.verb]
-        for name, value in indexed.items():
-            set_item(tree, name, value)
-        return [f"--config={json.dumps(tree)}", *shown]
+        if indexed:
+            shown = [argument for argument in plain if argument.startswith("--print_config")]
+            config = parser.parse_args([self.verb, *(argument for argument in plain if argument not in shown)])
+            tree = yaml.safe_load(parser.dump(config, skip_unset=False))[self.verb]
+            for name, value in indexed.items():
+                set_item(tree, name, value)
+            plain = [f"--config={json.dumps(tree)}", *shown]
+        return parser.parse_args([self.verb, *plain])
 
     @override
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint win over the command line."""
 
     def _experiment_name(self, config: Any) -> str:
-        given = config.get("trainer.logger.init_args.experiment_name")
+        logger = config.get("trainer.logger")
+        settings = getattr(logger, "init_args", None)
+        given = settings.get("experiment_name") if settings else None
         files = config_files(self.arguments)
         return str(given or (files[0].stem if files else "gradgrad"))
 
     @override
     def before_instantiate_classes(self) -> None:
         """Name the experiment after the config file and the run after what was overridden."""
-        logger = self.config[self.verb].get("trainer.logger")
-        if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
-            settings = logger.init_args
-            settings.experiment_name = self._experiment_name(self.config[self.verb])
-            overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
-            overrides = [a for a in overrides if not a.startswith(NOT_DISTINCTIVE)]
-            pairs = (argument.lstrip("-").partition("=") for argument in redact_arguments(overrides))
-            short = [f"{name.rpartition('.')[2]}={value}" for name, _, value in pairs]
-            self.run_name = (" ".join(short) or settings.experiment_name)[:250]  # MLflow's limit
+        loggers = self.config[self.verb].get("trainer.logger")
+        name = self._experiment_name(self.config[self.verb])
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
+                logger.init_args.experiment_name = logger.init_args.experiment_name or name
+        overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
+        distinctive = [a for a in overrides if not a.startswith(NOT_DISTINCTIVE)]
+        pairs = (argument.lstrip("-").partition("=") for argument in redact_arguments(distinctive))
+        short = [f"{name.rpartition('.')[2]}={value}" for name, _, value in pairs]
+        self.run_name = (" ".join(short) or name)[:250]  # MLflow's limit
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:

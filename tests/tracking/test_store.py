@@ -88,6 +88,12 @@ def test_an_experiment_is_made_once(project, client):
     assert client.get_experiment(first).artifact_location == (project / "mlruns" / "artifacts" / "one").as_uri()
 
 
+@pytest.mark.parametrize(("name", "folder"), [("a/b c.1", "a_b c.1"), ("../up", "_up"), ("größe", "größe"), ("..", "experiment")])
+def test_the_folder_of_an_experiment_stays_below_artifacts(project, client, name, folder):
+    location = client.get_experiment(find_experiment(client, name, tracking_uri())).artifact_location
+    assert local_folder(location) == project / "mlruns" / "artifacts" / folder
+
+
 def test_an_experiment_that_another_process_makes_at_the_same_time(project, client, monkeypatch):
     uri = tracking_uri()
     expected = find_experiment(client, "one", uri)

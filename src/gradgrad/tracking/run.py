@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradgrad.tracking.description import describe
-from gradgrad.tracking.secrets import redact
+from gradgrad.tracking.secrets import redact, redact_tree
 from gradgrad.tracking.store import find_experiment, local_folder, open_store, tracking_uri
 from gradgrad.tracking.verdict import verdict
 
@@ -53,7 +53,7 @@ class TrackedRun:
                 from mlflow.tracking.context.registry import resolve_tags
 
                 experiment_id = find_experiment(client, self.experiment_name, uri)
-                tags = {key: redact(str(value)) for key, value in resolve_tags(self.tags).items()}
+                tags = redact_tree({key: str(value) for key, value in resolve_tags(self.tags).items()})
                 name = redact(self.run_name or self.experiment_name)
                 self.run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
                 self.running = True

@@ -1,6 +1,7 @@
 """Where runs are kept: one SQLite file under ``mlruns/``, unless ``MLFLOW_TRACKING_URI`` says otherwise."""
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -132,7 +133,8 @@ def find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
     if experiment is None:
         database = database_file(uri)
         # Absolute, because MLflow would resolve it against the folder of whoever reads it.
-        location = (database.parent / "artifacts" / name).as_uri() if database else None
+        folder = re.sub(r"[^\w. -]", "_", name).lstrip(". ") or "experiment"  # a name may hold slashes and dots
+        location = (database.parent / "artifacts" / folder).as_uri() if database else None
         try:
             return client.create_experiment(name, artifact_location=location, tags={EXPERIMENT_KIND: "custom_model_development"})
         except MlflowException as error:
