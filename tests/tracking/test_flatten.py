@@ -14,6 +14,7 @@ from gradgrad.tracking.flatten import LONGEST, flatten
         ({"a": [{"b": True}, {"b": 0.001}]}, {"a.0.b": "true", "a.1.b": "0.001"}),
         ({"a": [50, 50], "e": [], "d": {}}, {"a": "[50, 50]", "e": "[]", "d": "{}"}),
         ({"a": "text"}, {"a": "text"}),
+        ({"a": {"b(c)%": 1}, "d": {"e": 2}}, {"a": '{"b(c)%": 1}', "d.e": "2"}),
         ({"a": [{"b": 1}, "plain"]}, {"a.0.b": "1", "a.1": "plain"}),
     ],
 )

@@ -1,3 +1,5 @@
+import sys
+
 import git
 import torch
 
@@ -21,6 +23,11 @@ def test_outside_a_repository_the_packages_own_is_asked(tmp_path):
     git.Repo.init(tmp_path)  # a repository without a commit says nothing
     state = code_state(tmp_path)
     assert state == {} or len(state["git.commit"]) == 40
+
+
+def test_without_git_nothing_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "git", None)
+    assert code_state(tmp_path) == {}
 
 
 def test_versions():

@@ -8,7 +8,7 @@ SECRETS = [
     "password", "db_password", "dbPassword", "PASSWD", "passphrase", "pwd", "secret", "client_secret", "clientSecret",
     "token", "hf_token", "MLFLOW_TRACKING_TOKEN", "accessToken", "api_key", "apikey", "API-KEY", "OPENAI_API_KEY",
     "aws_secret_access_key", "AWS_ACCESS_KEY_ID", "private_key", "ssh_key", "credential", "credentials", "authorization",
-    "logger.init_args.api_key", "secret_key", "auth_key", "account_key", "password2", "token_value", "secret_id",
+    "PGPASSWORD", "MYSQL_PWD", "pass", "smtp_pass", "sentry_dsn", "logger.init_args.api_key", "secret_key", "auth_key", "account_key", "password2", "token_value", "secret_id",
 ]  # fmt: skip
 HARMLESS = [
     "max_tokens", "tokenizer", "num_tokens", "token_dropout", "monkey", "key", "keys", "monitor", "author", "passes",
@@ -39,6 +39,9 @@ def test_a_harmless_key(key):
         ("{'password': 'abc', 'y': 1}", "{'password': '***', 'y': 1}"),
         ('"hf_token": "hf_abc"', '"hf_token": "***"'),
         ("Authorization: Bearer abcdefgh12345", "Authorization: *** ***"),
+        ('{"db_password": "correct, horse battery"}', '{"db_password": "***"}'),
+        ("a token ghp_abcdEFGH12345678abcd in a note", "a token *** in a note"),
+        ("hf_model sk-learn AKIRA", "hf_model sk-learn AKIRA"),
         ("max_tokens=512", "max_tokens=512"),
         ("mail me@host.org", "mail me@host.org"),
     ],
@@ -67,12 +70,26 @@ def test_redact_tree():
         "uri": "http://a:b@c",
         "lr": 0.1,
     }
+    below = {"credentials": {"user": "me", "port": 1}, "password": 998877665544, "pad_token_id": 50256, "use_token": True}
+    assert redact_tree(below) == {
+        "credentials": {"user": "***", "port": 1},
+        "password": "***",
+        "pad_token_id": 50256,
+        "use_token": True,
+    }
     assert redact_tree(tree) == {
         "api_key": "***",
         "nested": [{"token": "***", "max_tokens": 3}],
         "token": None,
         "uri": "http://***@c",
         "lr": 0.1,
+    }
+    below = {"credentials": {"user": "me", "port": 1}, "password": 998877665544, "pad_token_id": 50256, "use_token": True}
+    assert redact_tree(below) == {
+        "credentials": {"user": "***", "port": 1},
+        "password": "***",
+        "pad_token_id": 50256,
+        "use_token": True,
     }
 
 

@@ -1,8 +1,10 @@
 """Where runs are kept."""
 
+import os
 import sqlite3
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -37,6 +39,33 @@ def test_a_file_store_is_refused(monkeypatch, uri):
         r"write: MLFLOW_TRACKING_URI=sqlite:///\./mlruns/mlflow\.db, or unset it$",
     ):
         tracking_uri()
+
+
+def test_a_file_address_is_spelt_out(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///a/b")
+    with pytest.raises(UsageError, match=r"\nwrite: MLFLOW_TRACKING_URI=sqlite:////a/b/mlflow\.db, or unset it$"):
+        tracking_uri()
+
+
+def test_a_folder_that_no_address_can_name(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "why?").mkdir()
+    monkeypatch.chdir(tmp_path / "why?")
+    with pytest.raises(
+        UsageError,
+        match=r"^the current folder is .*why\?; a database address ends at a question mark\.\n"
+        r"write: MLFLOW_TRACKING_URI=sqlite:///<another folder>/mlflow\.db, or go to another folder$",
+    ):
+        tracking_uri()
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_is_named_soon(monkeypatch):
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"^the tracking store http://127\.0\.0\.1:9 cannot be opened: "):
+        open_store("http://127.0.0.1:9")
+    assert time.monotonic() - start < 60  # MLflow's own patience is minutes
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
 def test_database_file(project):

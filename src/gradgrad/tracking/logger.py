@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -85,6 +86,11 @@ class MLflowLogger(Logger):
         return self.run.experiment_name
 
     @property
+    def started(self) -> bool:
+        """Whether any metric has been logged."""
+        return bool(self._buffer) or self._last_step > 0
+
+    @property
     def version(self) -> str | None:
         """The run's id, once there is a run."""
         return self.run.run_id
@@ -128,6 +134,9 @@ class MLflowLogger(Logger):
     def _close(self, error: BaseException | None) -> None:
         if not (self.run.is_open or self._buffer):
             return  # nothing was ever logged: there is no run
+        if isinstance(error, UsageError) and not (self.started or self.run.attached):
+            self.run.discard()  # a mistake that showed only once the module was built
+            return
         if self._best:
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, 0)
             self._best = {}
@@ -199,15 +208,16 @@ class MLflowLogger(Logger):
             self._log_params({key: value if _is_plain(value) else str(value) for key, value in plain.items()})
 
     @rank_zero_only
-    def log_config(self, config: dict[str, Any], text: str) -> None:
-        """Log the resolved config: each key as a parameter, the whole as ``config.yaml``.
+    def log_config(self, config: dict[str, Any], header: str) -> None:
+        """Log the resolved config, redacted: each key as a parameter, the whole as ``config.yaml``.
 
         Args:
             config: as nested plain values.
-            text: the same as YAML, with a header.
+            header: a comment on top.
         """
         self._log_params(config)
-        self.run.log_text(text, "config.yaml")
+        # Redacted as a tree and not as a text: it must stay YAML that can be run again.
+        self.experiment.log_text(self.run_id, header + yaml.safe_dump(redact_tree(config), sort_keys=False), "config.yaml")
         self._config_logged = True
 
     def _log_params(self, tree: Mapping[str, Any]) -> None:
@@ -236,6 +246,8 @@ class MLflowLogger(Logger):
         monitored = checkpoint_callback.monitor is not None
         if monitored and checkpoint_callback.current_score != checkpoint_callback.best_model_score:
             return
+        if last := getattr(checkpoint_callback, "last_model_path", ""):  # the user's own `save_last`
+            self.run.log_checkpoint("last", last)
         path, kind = checkpoint_callback.best_model_path, "best" if monitored else "last"
         if monitored:
             self._best = {k: v for k, v in self._validation.items() if not math.isnan(v)}

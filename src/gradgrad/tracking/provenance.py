@@ -15,15 +15,17 @@ def code_state(folder: Path) -> dict[str, str]:
     Returns:
         ``git.commit`` and ``git.dirty`` (``true`` also for files that git does not track yet); empty outside git.
     """
-    import git  # a quarter of a second that `--help` need not spend
-
+    try:
+        import git  # a quarter of a second that `--help` need not spend
+    except ImportError:  # GitPython finds no git executable
+        return {}
     for start in (folder, Path(__file__).parent):
         try:
             repository = git.Repo(start, search_parent_directories=True)
             commit = repository.head.commit.hexsha
             dirty = repository.is_dirty(untracked_files=True)
-        except (git.InvalidGitRepositoryError, git.NoSuchPathError, git.GitCommandError, ValueError):
-            continue  # ValueError: a repository without a commit
+        except (git.GitError, ValueError, OSError):
+            continue  # no repository; ValueError: one without a commit
         return {"git.commit": commit, "git.dirty": str(dirty).lower()}
     return {}
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 from gradgrad.batches import DataPart
 from gradgrad.tracking.logger import MLflowLogger
 from gradgrad.tracking.provenance import code_state, versions
-from gradgrad.tracking.secrets import redact_arguments, redact_tree
+from gradgrad.tracking.secrets import redact, redact_arguments, redact_tree
 from gradgrad.tracking.store import FOLDER
 
 
@@ -71,12 +71,25 @@ class RunRecorder(SaveConfigCallback):
         if logger.run.attached:  # its config, code and data are those that it was trained with
             logger.run.log_tags({f"command.{verb}": command})
             return
-        config = redact_tree(yaml.safe_load(self.parser.dump(self.config, skip_unset=False)))
-        logger.log_config(config, f"# gradgrad {verb} -c config.yaml\n" + yaml.safe_dump(config, sort_keys=False))
+        config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
+        logger.log_config(config, f"# gradgrad {verb} -c config.yaml\n")
         logger.run.log_tags({f"command.{verb}": command, **code_state(Path.cwd()), **versions()})
         data = getattr(trainer, "datamodule", None)
         if callable(provenance := getattr(data, "provenance", None)):
             log_data(logger, provenance())
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep secrets out of the hyperparameters that Lightning writes into checkpoints.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            checkpoint: about to be written.
+        """
+        for key in ("hyper_parameters", "datamodule_hyper_parameters"):
+            if key in checkpoint:
+                checkpoint[key] = redact_tree(dict(checkpoint[key]))
 
 
 def log_data(logger: MLflowLogger, parts: Sequence[DataPart]) -> None:
@@ -92,10 +105,10 @@ def log_data(logger: MLflowLogger, parts: Sequence[DataPart]) -> None:
     inputs = [
         DatasetInput(
             Dataset(
-                name=part.name,
+                name=redact(part.name),
                 digest=part.digest,
                 source_type="local",
-                source=json.dumps({"uri": part.source}),
+                source=json.dumps({"uri": redact(part.source)}),
                 profile=json.dumps({"num_rows": part.rows}),
             ),
             [InputTag(MLFLOW_DATASET_CONTEXT, part.part)],

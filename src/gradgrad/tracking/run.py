@@ -170,3 +170,9 @@ class TrackedRun:
             path: name inside the run's artifacts.
         """
         self.client.log_text(self.id, redact(text), path)
+
+    def discard(self) -> None:
+        """Take back a run in which nothing happened (MLflow keeps deleted runs, so that it can be restored)."""
+        self.client.set_terminated(self.id, "FAILED")
+        self.client.delete_run(self.id)
+        self.running = False

@@ -8,18 +8,23 @@ from typing import Any
 HIDDEN = "***"
 
 _WORDS = (
-    r"(?:password|passwd|passphrase|pwd|secret|token|credentials?|authorization|bearer|"
+    r"(?:password|passwd|passphrase|pwd|pass|secret|token|credentials?|authorization|bearer|dsn|cookie|"
     r"(?:api|access|account|private|secret|auth|ssh|encryption|subscription)[_-]?key(?:[_-]?id)?)"
 )
 # The word must end a key (`api_key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`), or stand before a number or `id`, `value`, `string`;
 # `max_tokens` and `tokenizer` are hyperparameters.
-_SECRET_KEY = re.compile(rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))|^pg|^mysql_){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE
+)
 _USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
 _ASSIGNED = re.compile(
-    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)(?P<quote>['\"]?)[^\s'\"&;,}}\]]+",
+    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\"&;,}\]]+)",
     re.IGNORECASE,
 )
+_ISSUED = re.compile(r"\b(?:gh[opsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]*[A-Za-z0-9]{14,}")
 _BEARER = re.compile(r"\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_LONG_NUMBER = 8  # digits; shorter numbers under such keys are settings (`pad_token_id: 50256`)
 _SHORTEST = 6  # shorter values of secret variables ("1", "true") would hide half of every text
 
 
@@ -41,7 +46,7 @@ def known_secrets() -> list[str]:
     Returns:
         The values, longest first, so that one that contains another is hidden whole.
     """
-    values = {value for key, value in os.environ.items() if is_secret(key) and not key.endswith("PWD")}  # PWD is a folder
+    values = {value for key, value in os.environ.items() if is_secret(key) and key not in ("PWD", "OLDPWD")}
     for value in os.environ.values():
         values.update(part for info in re.findall(r"://([^\s/?#]*)@", value) for part in info.split(":")[1:])
     return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
@@ -60,26 +65,33 @@ def redact(text: str) -> str:
         text = text.replace(secret, HIDDEN)
     text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
     text = _BEARER.sub(rf"\1 {HIDDEN}", text)
-    return _ASSIGNED.sub(rf"\g<key>\g<quote>{HIDDEN}", text)
+    text = _ISSUED.sub(HIDDEN, text)
+    return _ASSIGNED.sub(_hide_value, text)
 
 
-def redact_tree(tree: Any, key: str = "") -> Any:
+def _hide_value(found: re.Match[str]) -> str:
+    quote = found["value"][0] if found["value"][0] in "'\"" else ""
+    return f"{found['key']}{quote}{HIDDEN}{quote}"
+
+
+def redact_tree(tree: Any, secret: bool = False) -> Any:
     """Hide credentials in a config.
 
     Args:
         tree: nested mappings, lists and plain values.
-        key: name under which ``tree`` stands.
+        secret: whether it stands under a secret key.
 
     Returns:
-        A copy in which values under secret keys are ``***`` and all texts are redacted. Numbers and None stay.
+        A copy in which texts and long numbers under secret keys are ``***`` and all other texts are redacted; None and switches
+        stay.
     """
     if isinstance(tree, Mapping):
-        return {name: redact_tree(value, str(name)) for name, value in tree.items()}
+        return {name: redact_tree(value, secret or is_secret(str(name))) for name, value in tree.items()}
     if isinstance(tree, str):
-        return HIDDEN if is_secret(key) and tree else redact(tree)
+        return HIDDEN if secret and tree else redact(tree)
     if isinstance(tree, Sequence):
-        return [redact_tree(value, key) for value in tree]
-    return tree
+        return [redact_tree(value, secret) for value in tree]
+    return HIDDEN if secret and len(str(tree)) >= _LONG_NUMBER else tree
 
 
 def redact_arguments(arguments: Sequence[str]) -> list[str]:

@@ -3,7 +3,8 @@
 import os
 import re
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -45,13 +46,21 @@ def tracking_uri() -> str:
         ``MLFLOW_TRACKING_URI``, else the SQLite file ``mlruns/mlflow.db`` under the current folder, as an absolute address.
 
     Raises:
-        UsageError: a file store, which MLflow refuses since 3.13.
+        UsageError: a file store, which MLflow refuses since 3.13, or a folder that no address can name.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / FOLDER / 'mlflow.db'}"
-    if urlsplit(uri).scheme in ("", "file"):
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not uri:
+        if "?" in str(Path.cwd()):
+            raise UsageError(
+                f"the current folder is {Path.cwd()}; a database address ends at a question mark.\n"
+                "write: MLFLOW_TRACKING_URI=sqlite:///<another folder>/mlflow.db, or go to another folder"
+            )
+        return f"sqlite:///{Path.cwd() / FOLDER / 'mlflow.db'}"
+    if (scheme := urlsplit(uri).scheme) in ("", "file") and not uri.startswith("databricks"):
+        folder = url2pathname(urlsplit(uri).path) if scheme else uri
         raise UsageError(
             f"MLFLOW_TRACKING_URI is {redact(uri)}, a folder; MLflow refuses those since 3.13.\n"
-            f"write: MLFLOW_TRACKING_URI=sqlite:///{uri.removeprefix('file:').rstrip('/')}/mlflow.db, or unset it"
+            f"write: MLFLOW_TRACKING_URI=sqlite:///{folder.rstrip('/')}/mlflow.db, or unset it"
         )
     return uri
 
@@ -93,10 +102,13 @@ def open_store(uri: str) -> "MlflowClient":
     database = database_file(uri)
     try:
         if database is None:
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
+            with _few_retries():
+                client = MlflowClient(uri)
+                client.search_experiments(max_results=1)
             return client
         database.parent.mkdir(parents=True, exist_ok=True)
+        if database.parent.name == FOLDER and not (ignore := database.parent / ".gitignore").exists():
+            ignore.write_text("*\n")  # else the runs themselves make a user's repository dirty
         with FileLock(database.with_suffix(".lock")):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
@@ -110,6 +122,20 @@ def open_store(uri: str) -> "MlflowClient":
             "expected: a folder that can be written, or a server that answers\n"
             "write:    MLFLOW_TRACKING_URI=<address>, or unset it for mlruns/ under the current folder"
         ) from error
+
+
+@contextmanager
+def _few_retries() -> Iterator[None]:
+    """Learn within seconds that no server answers; MLflow itself would try for minutes."""
+    few = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+    before = {key: os.environ.get(key) for key in few}
+    os.environ.update({key: value for key, value in few.items() if before[key] is None})
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
 
 
 def find_experiment(client: "MlflowClient", name: str, uri: str) -> str:
