@@ -52,6 +52,14 @@ def test_what_is_no_config_is_left_for_the_parser_to_complain_of(folder, content
     assert expand_includes(["-c", "odd.yaml", "-c", "missing.yaml"]) == ["--config=odd.yaml", "--config=missing.yaml"]
 
 
+def test_a_file_that_is_no_text(folder):
+    Path("odd.yaml").write_bytes(b"a: \xff\xfe\n")
+    with pytest.raises(
+        UsageError, match=r"^odd\.yaml is not a text file in UTF-8: invalid start byte\.\nexpected: lines of `key: value`$"
+    ):
+        expand_includes(["-c", "odd.yaml"])
+
+
 def test_a_circle_of_includes_is_refused(folder):
     Path("one.yaml").write_text("config: two.yaml\n")
     Path("two.yaml").write_text("config: one.yaml\n")

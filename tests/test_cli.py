@@ -36,6 +36,12 @@ def test_a_misspelt_verb(run_cli):
     )
 
 
+def test_options_before_the_verb(run_cli):
+    code, _, said = run_cli("-c", "a.yaml", "fit")
+    assert said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | ui> -c ..."
+    assert code == 2
+
+
 @pytest.mark.slow
 def test_help_does_not_import_torch(start_cli):
     process = start_cli("--help", PYTHONPROFILEIMPORTTIME="1")

@@ -87,6 +87,7 @@ ON_THE_COMMAND_LINE = {
     "expected: a class by its name, if Lightning or torch.optim has it, else with its module\nwrite:    Adam",
     "extra": "command line: unknown key extra\ngot:      extra\n"
     "expected: one of ckpt_path, data, lr_scheduler, model, optimizer, seed_everything, ...",
+    "other.yaml": "command line: a file without -c\ngot:      other.yaml\nexpected: options only\nwrite:    -c other.yaml",
     "--model.penalties.weight=-1": "GradientNormPenalty got weight -1.0; write a finite number that is 0 or larger.",
 }
 
@@ -118,6 +119,7 @@ FILES = {
         "config: own.yml\n",
         "own.yaml: no such file\ngot:      own.yml\nexpected: a YAML file in {}\nwrite:    own.yaml",
     ),
+    "odd include": ("config: 5\n", "own.yaml: config is 5.\nexpected: the name of a YAML file, or a list of names"),
     "circle": ("config: own.yaml\n", "own.yaml includes itself.\nexpected: `config: <another file>`, or no such line"),
 }
 
@@ -152,3 +154,13 @@ def test_no_mistake_leaves_a_run_behind(project, run_cli, client):
     for argument in ("--trainer.max_epoch=3", "--model.penalties.weight=-1", "--data.name=diabtes"):
         assert run_cli("fit", "-c", REGRESSOR, argument)[0] == 2
     assert client.get_experiment_by_name("gradient_norm_regressor") is None
+
+
+def test_what_the_trainer_refuses(project, run_cli):
+    code, _, complaint = run_cli("fit", "-c", REGRESSOR, "--trainer.accelerator=gpuu")
+    sentence, write = complaint.splitlines()
+    assert sentence.startswith(
+        "gradgrad fit: the trainer refuses its settings: You selected an invalid accelerator name: `accelerator='gpuu'`"
+    )
+    assert write == "write: other trainer.*"
+    assert code == 2

@@ -1,12 +1,13 @@
 """The verbs of LightningCLI as a user types them, each as one tracked run."""
 
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback
 
 from conftest import QUICK, REGRESSOR, runs_of
 from gradgrad.tracking.flatten import flatten
@@ -262,37 +263,124 @@ def test_bad_data_is_told_before_a_run_is_opened(project, run_cli, client):
     assert client.get_experiment_by_name("gradient_norm_regressor") is None
 
 
-class Secretive(Callback):
-    """A callback with a key that must stay secret, that fails."""
+STRANGER = """
+import torch
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
-    def __init__(self, api_key: str, fail: bool = False):
-        self.api_key, self.fail = api_key, fail
+class Model(BoringModel):
+    def __init__(self, lr: float = 0.1, api_key: str | None = None, metric: str = "val/loss", options: dict | None = None):
+        super().__init__()
+        self.save_hyperparameters()
 
-    def on_train_epoch_end(self, trainer, pl_module):
-        if self.fail:
-            raise RuntimeError(f"refused by https://me:{self.api_key}@host/ with api_key={self.api_key}")
+    def validation_step(self, batch, batch_idx):
+        self.log(self.hparams["metric"], self.layer(batch).sum())
 
+class Data(BoringDataModule):
+    pass
 
+class Alone(Model):
+    def test_step(self, batch, batch_idx):
+        raise AssertionError("there is no test data")
+    test_dataloader = None
+"""
 SECRET = "planted-7f3a9c"
 
 
-@pytest.mark.parametrize("fail", [False, True])
-def test_secrets_are_nowhere(project, run_cli, client, fail, monkeypatch):
-    code, out, said = run_cli(
-        *FIT,
-        "--trainer.callbacks+=test_training.Secretive",
-        f"--trainer.callbacks.api_key={SECRET}",
-        f"--trainer.callbacks.fail={fail}",
-    )
-    assert code == int(fail)
+@pytest.fixture
+def stranger(project, monkeypatch):
+    """A module and data of someone else's, without this project's base config."""
+    (project / "stranger.py").write_text(STRANGER)
+    (project / "own.yaml").write_text("model: stranger.Model\ndata: stranger.Data\ntrainer: {max_epochs: 1, accelerator: cpu}\n")
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)
+    return ["fit", "-c", "own.yaml", *QUICK[1:]]
+
+
+def test_secrets_are_nowhere(stranger, project, run_cli, client):
+    tags = json.dumps({"hf_token": SECRET, "note": "x"})
+    code, out, said = run_cli(*stranger, f"--model.api_key={SECRET}", f"--trainer.logger.tags={tags}")
+    assert code == 0, said
     assert SECRET not in out + said
-    (run,) = runs_of(client)
-    assert run.info.status == ("FAILED" if fail else "FINISHED")
-    assert run.data.params["trainer.callbacks.3.init_args.api_key"] == "***"
+    (run,) = runs_of(client, "own")
+    assert run.data.params["model.init_args.api_key"] == "***"
+    assert (run.data.tags["hf_token"], run.data.tags["note"]) == ("***", "x")
     files = [path for path in project.rglob("*") if path.is_file()]
-    assert any(path.name == "config.yaml" for path in files)
-    holding = [path.relative_to(project) for path in files if SECRET.encode() in path.read_bytes()]
-    assert holding == []
+    assert {".ckpt", ".yaml", ".db"} <= {path.suffix for path in files}
+    assert [path for path in files if holds(path, SECRET)] == []
+
+
+def test_secrets_are_not_in_a_traceback(stranger, project, run_cli, client):
+    (project / "stranger.py").write_text(
+        STRANGER
+        + "    def on_train_start(self):\n        key = self.hparams.api_key\n        raise RuntimeError(f'https://me:{key}@h, api_key={key}')\n"
+    )
+    code, out, said = run_cli(*stranger, "--model=stranger.Alone", f"--model.api_key={SECRET}")
+    assert code == 1
+    assert "RuntimeError" in said
+    assert SECRET not in out + said
+    assert [path for path in project.rglob("*") if path.is_file() and holds(path, SECRET)] == []
+
+
+def holds(path, secret):
+    return secret.encode() in path.read_bytes() or (
+        path.suffix == ".ckpt" and secret in str(torch.load(path, weights_only=True).get("hyper_parameters"))
+    )
+
+
+def test_a_secret_key_without_a_value_leaves_the_config_as_it_is(stranger, project, run_cli, client):
+    assert run_cli(*stranger)[0] == 0
+    (run,) = runs_of(client, "own")
+    config = project / "mlruns" / "artifacts" / "own" / run.info.run_id / "artifacts" / "config.yaml"
+    assert yaml.safe_load(config.read_text())["model"]["init_args"]["api_key"] is None
+    assert run_cli("fit", "-c", config, *QUICK[1:])[0] == 0
+    assert run_cli("test", "-c", "own.yaml", "--ckpt_path=last", *QUICK[1:])[0] == 0
+
+
+def test_a_mistake_that_shows_only_with_the_module_built_leaves_no_run(stranger, run_cli, client):
+    code, _, said = run_cli(*FIT, "--data=stranger.Data", "--data.init_args={}")
+    assert said.startswith(
+        "gradgrad fit: GradientNormRegressor got data from Data, which has no statistics of its training part."
+    )
+    assert code == 2
+    assert runs_of(client) == []
+
+
+def test_a_mistake_in_mid_training_is_a_failure(stranger, run_cli, client):
+    code, _, said = run_cli(*stranger, "--model.metric=val:loss")
+    assert "metric 'val:loss' cannot be stored by MLflow." in said
+    assert code == 1
+    assert [run.info.status for run in runs_of(client, "own")] == ["FAILED"]
+
+
+def test_a_module_without_test_data_is_not_tested(stranger, run_cli, client):
+    code, _, said = run_cli(*stranger, "--model=stranger.Alone", "--data=null")
+    assert code == 0, said
+    assert [run.info.status for run in runs_of(client, "own")] == ["FINISHED"]
+
+
+def test_names_that_mlflow_refuses_are_one_parameter(stranger, run_cli, client):
+    code, _, said = run_cli(*stranger, '--model.options={"a(b)%": 1}')
+    assert code == 0, said
+    assert runs_of(client, "own")[0].data.params["model.init_args.options"] == '{"a(b)%": 1}'
+
+
+def test_two_loggers(stranger, project, run_cli, client):
+    other = {"class_path": "CSVLogger", "init_args": {"save_dir": str(project / "csv")}}
+    code, _, said = run_cli(
+        *stranger, "--trainer.logger=" + json.dumps([{"class_path": "gradgrad.tracking.MLflowLogger"}, other])
+    )
+    assert code == 0, said
+    assert [run.info.status for run in runs_of(client, "own")] == ["FINISHED"]
+    assert list((project / "csv").rglob("metrics.csv"))
+
+
+@pytest.mark.parametrize("content", [b"junk", b""])
+def test_a_checkpoint_that_is_none(project, run_cli, content):
+    (project / "junk.ckpt").write_bytes(content)
+    code, _, said = run_cli("test", "-c", REGRESSOR, "--ckpt_path=junk.ckpt")
+    assert said.startswith("gradgrad test: junk.ckpt cannot be read as a checkpoint: ")
+    assert said.endswith("\nwrite: another --ckpt_path")
+    assert code == 2
 
 
 @pytest.mark.slow
@@ -305,21 +393,8 @@ def test_a_password_in_the_address_is_nowhere(project, start_cli):
     assert SECRET not in out
 
 
-def test_an_own_module_beside_ours(project, run_cli, client, monkeypatch):
-    """A stranger's module and data, without this project's base config: run, checkpoint and test all the same."""
-    (project / "stranger.py").write_text(
-        "import torch\n"
-        "from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel\n"
-        "class Model(BoringModel):\n"
-        "    def __init__(self, lr: float = 0.1):\n"
-        "        super().__init__()\n"
-        "        self.save_hyperparameters()\n"
-        "class Data(BoringDataModule):\n"
-        "    pass\n"
-    )
-    (project / "own.yaml").write_text("model: stranger.Model\ndata: stranger.Data\ntrainer: {max_epochs: 1, accelerator: cpu}\n")
-    monkeypatch.syspath_prepend(project)
-    code, _, said = run_cli("fit", "-c", "own.yaml", "--model.lr=0.3", *QUICK[1:])
+def test_an_own_module_beside_ours(stranger, project, client, run_cli):
+    code, _, said = run_cli(*stranger, "--model.lr=0.3")
     assert code == 0, said
     (run,) = runs_of(client, "own")
     assert run.info.status == "FINISHED"

@@ -73,16 +73,21 @@ def with_includes(file: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         Included files first.
 
     Raises:
-        UsageError: a file includes itself.
+        UsageError: a file includes itself, or something that is no file; or it is no text.
     """
     if file.resolve() in above:
         raise UsageError(f"{file} includes itself.\nexpected: `config: <another file>`, or no such line")
     try:
         tree = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+    except (OSError, yaml.YAMLError):
         tree = None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not a text file in UTF-8: {error.reason}.\nexpected: lines of `key: value`") from error
     included = tree.get("config") if isinstance(tree, dict) else None
-    for name in [included] if isinstance(included, str) else included or []:
+    names = [included] if isinstance(included, str) else included or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UsageError(f"{file}: config is {included}.\nexpected: the name of a YAML file, or a list of names")
+    for name in names:
         yield from with_includes(file.parent / name, (*above, file.resolve()))
     yield file
 

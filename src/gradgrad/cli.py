@@ -90,6 +90,8 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
 
         return train(verb, arguments)
     else:
+        if verb.startswith("-"):
+            raise UsageError(f"the verb comes first\nexpected: gradgrad <{' | '.join(VERBS)}> {verb} ...")
         near = nearest(verb, VERBS)
         raise UsageError(f"unknown verb\nexpected: one of {', '.join(VERBS)}" + (f"\nwrite:    gradgrad {near}" if near else ""))
     return 0
@@ -98,7 +100,7 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
 def _usage_error(error: BaseException | None) -> UsageError | None:
     """Find the sentence in a chain of causes: jsonargparse wraps what a constructor raises."""
     while error is not None and not isinstance(error, UsageError):
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return error
 
 

@@ -137,6 +137,8 @@ def _unknown_key(mistake: Mistake) -> str:
     expected = ("one of " if len(names) > 1 else "") + some(names)
     got = f"{full[-1]}: {place.value}" if place.value else full[-1]
     where = "command line" if "nrecognized" in str(mistake.cause) else place.where
+    if name.endswith((".yaml", ".yml")):
+        return _sentence(where, "a file without -c", name, "options only", f"-c {name}")
     return _sentence(where, f"unknown key {'.'.join(full)}", got, expected, names[0] if close else "")
 
 
@@ -166,7 +168,7 @@ def _missing_key(mistake: Mistake) -> str:
     found = re.search(r"arguments are required: (.+)", text) or re.search(r"[Kk]ey \"?([\w.]+)\"? is required", text)
     if not found:
         return ""
-    name = ".".join([*mistake.keys, found[1].removeprefix("fit.")])
+    name = ".".join([*mistake.keys, re.sub(r"^(fit|validate|test|predict)\.", "", found[1])])
     place = mistake.written.find(mistake.keys)
     return _sentence(
         place.where,

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import torch
 import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -184,6 +186,26 @@ class TrainingCLI(LightningCLI):
         self.run_name = (" ".join(short) or name)[:250]  # MLflow's limit
 
     @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer.
+
+        Args:
+            kwargs: as LightningCLI gives them.
+
+        Returns:
+            Lightning's trainer.
+
+        Raises:
+            UsageError: the trainer refuses its settings, for example an accelerator that is not there.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            raise UsageError(
+                f"the trainer refuses its settings: {' '.join(str(error).split())}\nwrite: other trainer.*"
+            ) from error
+
+    @override
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb inside its tracked run; how it ends is how the run ends.
 
@@ -192,12 +214,15 @@ class TrainingCLI(LightningCLI):
 
         Raises:
             SystemExit: with 130 or 143 after a signal.
+            RuntimeError: a mistake that showed only in mid-training.
         """
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:
             logger.run.run_name = logger.run.run_name or self.run_name
             if self.run_id:
                 logger.run.attach(self.run_id, _load(self.config[self.verb].ckpt_path).get("global_step", 0))
+        if self.verb != "fit" and not self.config[self.verb].ckpt_path:
+            rank_zero_info(f"gradgrad {self.verb}: these weights are untrained; --ckpt_path best takes those of the newest run")
         try:
             with nullcontext() if logger is None else logger.hold():
                 super()._run_subcommand(subcommand)
@@ -205,17 +230,19 @@ class TrainingCLI(LightningCLI):
                     self._test()
         except BaseException as error:
             end = verdict(error)
-            if logger is not None and logger.version:
+            if logger is not None and logger.version and not (isinstance(error, UsageError) and not logger.started):
                 rank_zero_info(f"run {logger.version} is {end.status} ({end.reason}); what it had logged and saved is kept")
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise SystemExit(end.exit_code) from error
+            if isinstance(error, UsageError) and logger is not None and logger.started:  # too late for exit code 2
+                raise RuntimeError(str(error)) from None
             raise
         if logger is not None and self.trainer.is_global_zero and logger.version:
             print_summary(logger)
 
     def _test(self) -> None:
         data = self.datamodule
-        has_data = data is None or is_overridden("test_dataloader", data)
+        has_data = is_overridden("test_dataloader", self.model if data is None else data)
         if not (is_overridden("test_step", self.model) and has_data):
             return
         callback = self.trainer.checkpoint_callback
@@ -243,7 +270,11 @@ def _keys(parser: ArgumentParser) -> list[str]:
 
 
 def _load(checkpoint: str) -> dict[str, Any]:
-    saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch's errors for files that are none of its own have no common class
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path") from error
     return saved
 
 

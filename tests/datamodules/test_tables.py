@@ -141,6 +141,26 @@ BAD = {
         None,
         r"^table\.csv: the target is constant \(2\.5 in every row\); there is nothing to predict\.$",
     ),
+    "target among the features": (
+        lambda f: f,
+        "y",
+        ["a", "y", "a"],
+        r"^table\.csv: features \['a', 'y', 'a'\] name the target 'y' or a column twice\.\n"
+        r"write: data\.init_args\.features: \[a\]$",
+    ),
+    "too fine for float32": (
+        lambda f: f.assign(b=1e9 + f["b"]),
+        "y",
+        None,
+        r"^table\.csv: column 'b' runs from 1e\+09 to 1e\+09; float32 cannot tell that apart\.\n"
+        r"write: the same column less an offset, or in another unit$",
+    ),
+    "too large for float32": (
+        lambda f: f.assign(b=1e300 * f["b"]),
+        "y",
+        None,
+        r"^table\.csv: column 'b' runs from -.*e\+300 to .*e\+300; float32 cannot tell that apart\.\n",
+    ),
     "too short": (
         lambda f: f.head(9),
         "y",
@@ -236,6 +256,14 @@ def test_no_folder_of_sets(uci):
         r"write:    data\.init_args\.root: <folder of concrete/data\.txt>, or set GRADGRAD_DATA above it$",
     ):
         read_uci(None, "concrete", 0)
+
+
+def test_an_index_past_the_data(uci):
+    np.savetxt(uci / "index_test_0.txt", [12.0])
+    with pytest.raises(
+        UsageError, match=rf"^{uci}/index_test_0\.txt points past data\.txt\.\nexpected: whole numbers from 0 to 11$"
+    ):
+        read_uci(str(uci.parent), "toy", 0)
 
 
 def test_a_broken_set(uci):

@@ -8,7 +8,9 @@ SECRETS = [
     "password", "db_password", "dbPassword", "PASSWD", "passphrase", "pwd", "secret", "client_secret", "clientSecret",
     "token", "hf_token", "MLFLOW_TRACKING_TOKEN", "accessToken", "api_key", "apikey", "API-KEY", "OPENAI_API_KEY",
     "aws_secret_access_key", "AWS_ACCESS_KEY_ID", "private_key", "ssh_key", "credential", "credentials", "authorization",
-    "PGPASSWORD", "MYSQL_PWD", "pass", "smtp_pass", "sentry_dsn", "logger.init_args.api_key", "secret_key", "auth_key", "account_key", "password2", "token_value", "secret_id",
+    "PGPASSWORD", "MYSQL_PWD", "pass", "smtp_pass", "sentry_dsn",
+    "logger.init_args.api_key", "secret_key", "auth_key", "account_key", "password2",
+    "token_value", "secret_id",
 ]  # fmt: skip
 HARMLESS = [
     "max_tokens", "tokenizer", "num_tokens", "token_dropout", "monkey", "key", "keys", "monitor", "author", "passes",

@@ -51,7 +51,10 @@ def test_the_ui_serves_this_projects_runs_on_loopback(project, start_cli):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 143
-    assert f"MLflow UI: http://127.0.0.1:{port}   store: sqlite:///{project}/mlruns/mlflow.db   (Ctrl-C ends it)" in out
+    assert (
+        f"MLflow UI: http://127.0.0.1:{port} in some seconds   store: sqlite:///{project}/mlruns/mlflow.db   (Ctrl-C ends it)"
+        in out
+    )
     with pytest.raises(urllib.error.URLError, match="refused"):
         ask(port, "/")
 
@@ -64,6 +67,21 @@ def test_a_port_that_is_taken(project, run_cli):
         code, _, said = run_cli("ui", "--port", str(port))
     assert said == f"gradgrad ui: port {port} is taken.\nwrite: gradgrad ui --port <another>, or leave --port out"
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--port", "abc"], "argument --port: invalid int value: 'abc'"),
+        (["--prt", "5"], "unrecognized arguments: --prt 5"),
+    ],
+)
+def test_a_mistake_is_a_sentence(run_cli, arguments, complaint):
+    assert run_cli("ui", *arguments) == (
+        2,
+        "",
+        f"gradgrad ui: {complaint}\nexpected: gradgrad ui [--port N], N from 1 to 65535",
+    )
 
 
 def test_a_server_has_its_own_ui(project, run_cli, monkeypatch):

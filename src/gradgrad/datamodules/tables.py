@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gradgrad.errors import UsageError, nearest
 
 BUNDLED = ("diabetes", "california_housing")
+RESOLUTION = 1e-6  # of float32, relative; a column that varies by less would come out constant
 MIN_ROWS = 10  # fewer cannot be parted into training, validation and test with two rows each
 
 
@@ -96,6 +97,12 @@ def read_file(path: str, target: str | None, features: Sequence[str] | None) -> 
                     f"expected: one of {_some(columns)}\n"
                     f"write:    data.init_args.{key}: {nearest(column, columns) or columns[0]}"
                 )
+    if target in chosen or len(set(chosen)) < len(chosen):
+        fixed = [c for c in dict.fromkeys(chosen) if c != target]
+        raise UsageError(
+            f"{path}: features {chosen} name the target {target!r} or a column twice.\n"
+            f"write: data.init_args.features: [{_some(fixed)}]"
+        )
     if not chosen:
         raise UsageError(f"{path}: there is no feature beside the target {target!r}.\nexpected: at least two columns")
     for column in [*chosen, target]:
@@ -158,6 +165,11 @@ def read_uci(root: str | None, name: str, split: int) -> Table:
         _numbers(folder / f"index_{part}.txt", columns=1)[:, 0].astype(np.int64)  # indices are written as floats
         for part in ("features", "target", f"train_{split}", f"test_{split}")
     )
+    for part, index, size in [("features", columns, data.shape[1]), ("target", target, data.shape[1])] + [
+        (f"{part}_{split}", index, len(data)) for part, index in (("train", train), ("test", test))
+    ]:
+        if index.min() < 0 or index.max() >= size:
+            raise UsageError(f"{folder}/index_{part}.txt points past data.txt.\nexpected: whole numbers from 0 to {size - 1}")
     features = tuple(f"x{column}" for column in columns)
     return _checked(Table(name, str(folder), features, data[:, columns], data[:, target[0]], train, test))
 
@@ -173,7 +185,7 @@ def _frame(path: Path) -> pd.DataFrame:
         )
     try:
         frame: pd.DataFrame = reader(path)  # type: ignore[operator]
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
+    except (ValueError, OSError, EOFError) as error:  # pandas' and pyarrow's parser errors are ValueErrors
         if path.stat().st_size == 0:
             raise UsageError(f"{path} is empty.\nexpected: a line of column names and at least {MIN_ROWS} rows") from error
         raise UsageError(f"{path} could not be read: {str(error).splitlines()[0]}") from error
@@ -203,6 +215,16 @@ def _checked(table: Table) -> Table:
             "expected: a finite number in every place\n"
             "write:    drop or fill those rows first; nothing is imputed silently"
         )
+    names = [*table.features, "target"]
+    with np.errstate(over="ignore"):
+        single = columns.astype(np.float32)
+    for name, values, rounded in zip(names, columns.T, single.T, strict=True):
+        if not np.isfinite(rounded).all() or 0 < np.std(values) < RESOLUTION * np.abs(values).max():
+            raise UsageError(
+                f"{table.source}: column {name!r} runs from {values.min():g} to {values.max():g}; "
+                "float32 cannot tell that apart.\n"
+                "write: the same column less an offset, or in another unit"
+            )
     if np.ptp(table.y) == 0:
         raise UsageError(f"{table.source}: the target is constant ({table.y[0]:g} in every row); there is nothing to predict.")
     return table

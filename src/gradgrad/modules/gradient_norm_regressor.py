@@ -25,7 +25,8 @@ class GradientNormRegressor(LightningModule):
     Inputs and targets are standardized inside the module, by the statistics of the training part, so that a checkpoint takes
     and gives numbers in their own units. Any datamodule that has ``statistics`` (:class:`gradgrad.batches.Statistics`) serves.
 
-    Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (its gradient's Euclidean norm), ``train/penalty``;
+    Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (its gradient's Euclidean norm; under gradient
+    accumulation that of a micro-batch with a penalty, of the accumulated gradient without one), ``train/penalty``;
     by epoch: ``val/loss`` and ``test/loss`` (unpenalized), with ``rmse`` and ``mae`` in the target's unit and ``r2`` without.
     A loss has the unit of the criterion on standardized targets: none for MSE and Huber, nats for the Gaussian likelihood.
 

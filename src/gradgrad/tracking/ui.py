@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from gradgrad.errors import UsageError
@@ -13,6 +14,21 @@ from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import database_file, open_store, tracking_uri
 
 LOOPBACK = "127.0.0.1"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser without a usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a sentence.
+
+        Args:
+            message: argparse's.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{message}\nexpected: gradgrad ui [--port N], N from 1 to 65535")
 
 
 def ui(arguments: Sequence[str]) -> int:
@@ -27,8 +43,10 @@ def ui(arguments: Sequence[str]) -> int:
     Raises:
         UsageError: the port is taken.
     """
-    parser = argparse.ArgumentParser("gradgrad ui", description="Open the MLflow UI on this project's runs (loopback only).")
-    parser.add_argument("--port", type=int, default=None, help="default: 5000, or the next free one")
+    parser = Parser("gradgrad ui", description="Open the MLflow UI on this project's runs (loopback only).")
+    parser.add_argument(
+        "--port", type=int, choices=range(1, 65536), metavar="N", default=None, help="default: 5000, or the next free one"
+    )
     port: int | None = parser.parse_args(arguments).port
     uri = tracking_uri()
     if urlsplit(uri).scheme in ("http", "https"):
@@ -46,7 +64,7 @@ def ui(arguments: Sequence[str]) -> int:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         **({"MLFLOW_DEFAULT_ARTIFACT_ROOT": (database.parent / "artifacts").as_uri()} if database else {}),
     }
-    print(f"MLflow UI: http://{LOOPBACK}:{port}   store: {redact(uri)}   (Ctrl-C ends it)", flush=True)  # noqa: T201
+    print(f"MLflow UI: http://{LOOPBACK}:{port} in some seconds   store: {redact(uri)}   (Ctrl-C ends it)", flush=True)  # noqa: T201
     command = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port), "--workers", "1"]
     server = subprocess.Popen(command, env=environment)
     try:
