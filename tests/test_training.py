@@ -290,7 +290,9 @@ SECRET = "planted-7f3a9c"
 def stranger(project, monkeypatch):
     """A module and data of someone else's, without this project's base config."""
     (project / "stranger.py").write_text(STRANGER)
-    (project / "own.yaml").write_text("model: stranger.Model\ndata: stranger.Data\ntrainer: {max_epochs: 1, accelerator: cpu}\n")
+    (project / "own.yaml").write_text(
+        "seed_everything: 1\nmodel: stranger.Model\ndata: stranger.Data\ntrainer: {max_epochs: 1, accelerator: cpu}\n"
+    )
     monkeypatch.syspath_prepend(project)
     monkeypatch.delitem(sys.modules, "stranger", raising=False)
     return ["fit", "-c", "own.yaml", *QUICK[1:]]
@@ -312,7 +314,8 @@ def test_secrets_are_nowhere(stranger, project, run_cli, client):
 def test_secrets_are_not_in_a_traceback(stranger, project, run_cli, client):
     (project / "stranger.py").write_text(
         STRANGER
-        + "    def on_train_start(self):\n        key = self.hparams.api_key\n        raise RuntimeError(f'https://me:{key}@h, api_key={key}')\n"
+        + "    def on_train_start(self):\n        key = self.hparams.api_key\n"
+        + "        raise RuntimeError(f'https://me:{key}@h, api_key={key}')\n"
     )
     code, out, said = run_cli(*stranger, "--model=stranger.Alone", f"--model.api_key={SECRET}")
     assert code == 1

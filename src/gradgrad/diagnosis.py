@@ -1,7 +1,7 @@
 """Turn a parser's exception into a sentence: which file, which key, what was got, expected, and what to write.
 
 jsonargparse reports a mistake inside a nested class as a dump of all types of a union, without the key's full name. But
-its exception keeps the whole chain of causes, one per level, and :class:`gradgrad.training.Parser` adds to each level the keys
+its exception keeps the whole chain of causes, one per level, and :class:`gradgrad.parser.Parser` adds to each level the keys
 that would have been right; reading that chain from the bottom gives everything that a sentence needs.
 """
 

@@ -1,13 +1,11 @@
 """LightningCLI's verbs (fit, validate, test, predict), each as one tracked run."""
 
 import json
-from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -26,8 +24,9 @@ from gradgrad.arguments import (
     set_item,
     split_indexed,
 )
-from gradgrad.diagnosis import diagnose
+from gradgrad.checkpoints import model_config, read_checkpoint
 from gradgrad.errors import UsageError
+from gradgrad.parser import Parser
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
 from gradgrad.tracking.secrets import redact_arguments
@@ -36,32 +35,6 @@ from gradgrad.tracking.verdict import verdict
 from gradgrad.written import Written
 
 NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id")  # no part of a run's name
-
-
-class Parser(LightningArgumentParser):
-    """LightningCLI's parser with errors that say what to write instead."""
-
-    written = Written([], Path(), {})
-
-    @override
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a sentence instead of printing a usage dump.
-
-        Args:
-            message: jsonargparse's.
-            ex: what caused it.
-
-        Raises:
-            ArgumentError: inside a nested class, for the level above.
-            UsageError: at the top.
-        """
-        parser = getattr(ex, "subcommand_parser", None) or self
-        nested = ArgumentError(None, message)
-        nested.known = _keys(parser)  # type: ignore[attr-defined]  # read by the diagnosis
-        if not self.exit_on_error:
-            raise nested from ex
-        nested.__cause__ = ex
-        raise UsageError(diagnose(nested, _keys(parser), Parser.written)) from ex
 
 
 class TrainingCLI(LightningCLI):
@@ -141,7 +114,7 @@ class TrainingCLI(LightningCLI):
             trained = {key: run.config[key] for key in ("seed_everything", "model", "data") if key in run.config}
             checkpoint, self.run_id = str(run.checkpoint), None if self.verb == "fit" else run.run_id
         elif checkpoint and Path(checkpoint).is_file():
-            trained = _hyperparameters(checkpoint)
+            trained = model_config(checkpoint)
         elif checkpoint and "://" not in checkpoint:
             raise UsageError(f"--ckpt_path {checkpoint}: no such file.\nexpected: best, last or a checkpoint file")
         if trained:
@@ -220,7 +193,7 @@ class TrainingCLI(LightningCLI):
         if logger is not None:
             logger.run.run_name = logger.run.run_name or self.run_name
             if self.run_id:
-                logger.run.attach(self.run_id, _load(self.config[self.verb].ckpt_path).get("global_step", 0))
+                logger.run.attach(self.run_id, read_checkpoint(self.config[self.verb].ckpt_path).get("global_step", 0))
         if self.verb != "fit" and not self.config[self.verb].ckpt_path:
             rank_zero_info(f"gradgrad {self.verb}: these weights are untrained; --ckpt_path best takes those of the newest run")
         try:
@@ -262,23 +235,3 @@ def train(verb: str, arguments: Sequence[str]) -> int:
     """
     TrainingCLI(verb, arguments)
     return 0
-
-
-def _keys(parser: ArgumentParser) -> list[str]:
-    flags = ("help", "config", "print_")
-    return [a.dest for a in parser._actions if not a.dest.startswith(flags) and not a.dest.endswith(".help")]
-
-
-def _load(checkpoint: str) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch's errors for files that are none of its own have no common class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path") from error
-    return saved
-
-
-def _hyperparameters(checkpoint: str) -> dict[str, Any]:
-    saved = _load(checkpoint).get("hyper_parameters", {})
-    init_args = {key: value for key, value in saved.items() if key not in ("_class_path", "_instantiator")}
-    return {"model": {"class_path": saved["_class_path"], "init_args": init_args}} if "_class_path" in saved else {}

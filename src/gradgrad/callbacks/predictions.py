@@ -76,7 +76,7 @@ class Predictions(Callback):
         """
         logger = tracked_logger(trainer.loggers)
         if self._seen and logger is not None and trainer.is_global_zero:
-            logger.log_figure(predictions_figure(*self._all()), "predictions.png")
+            logger.run.log_figure(predictions_figure(*self._all()), "predictions.png")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the table.

@@ -21,7 +21,6 @@ from gradgrad.tracking.run import TrackedRun
 from gradgrad.tracking.secrets import redact_tree
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
@@ -226,16 +225,6 @@ class MLflowLogger(Logger):
         params = [Param(key, value) for key, value in flatten(redact_tree(tree))]
         for start in range(0, len(params), PARAMS_PER_REQUEST):
             self.experiment.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
-
-    @rank_zero_only
-    def log_figure(self, figure: "Figure", path: str) -> None:
-        """Store a figure as an artifact.
-
-        Args:
-            figure: a matplotlib figure.
-            path: name inside the run's artifacts, ends in ``.png``, ``.svg`` or ``.pdf``.
-        """
-        self.experiment.log_figure(self.run_id, figure, path)
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Remember which checkpoint is the best and which the last, and what the validation said at the best.

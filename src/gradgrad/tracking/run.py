@@ -12,6 +12,7 @@ from gradgrad.tracking.store import find_experiment, local_folder, open_store, t
 from gradgrad.tracking.verdict import verdict
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
 
@@ -170,6 +171,15 @@ class TrackedRun:
             path: name inside the run's artifacts.
         """
         self.client.log_text(self.id, redact(text), path)
+
+    def log_figure(self, figure: "Figure", path: str) -> None:
+        """Store a figure as an artifact.
+
+        Args:
+            figure: a matplotlib figure.
+            path: name inside the run's artifacts, ends in ``.png``, ``.svg`` or ``.pdf``.
+        """
+        self.client.log_figure(self.id, figure, path)
 
     def discard(self) -> None:
         """Take back a run in which nothing happened (MLflow keeps deleted runs, so that it can be restored)."""
