@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # a busy machine is no failing test
+settings.load_profile("shared")
 
 REPOSITORY = Path(__file__).parents[1]
 CONFIGS = REPOSITORY / "configs"

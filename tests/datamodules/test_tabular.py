@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -23,7 +23,6 @@ def of_rows(rows, split=0, **published):
 
 
 @given(rows=st.integers(10, 500), split=st.integers(0, 20))
-@settings(deadline=None)
 def test_the_parts_are_disjoint_and_complete(rows, split):
     parts = of_rows(rows, split).parts
     assert sorted(np.concatenate(list(parts.values()))) == list(range(rows))

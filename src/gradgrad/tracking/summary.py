@@ -1,6 +1,7 @@
 """What the terminal says after a run."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gradgrad.tracking.logger import MLflowLogger
@@ -16,7 +17,7 @@ def print_summary(logger: MLflowLogger) -> None:
     """
     run = logger.experiment.get_run(logger.run_id)
     results = run.data.metrics
-    table = Table(title=f"{run.info.run_name} ({run.info.status})", title_justify="left")
+    table = Table(title=escape(f"{run.info.run_name} ({run.info.status})"), title_justify="left")
     stages = [stage for stage in ("best", "test") if any(key.startswith(f"{stage}/") for key in results)]
     names = dict.fromkeys(key.partition("/")[2] for key in sorted(results) if key.partition("/")[0] in stages)
     table.add_column("metric")
@@ -28,5 +29,5 @@ def print_summary(logger: MLflowLogger) -> None:
     console = Console(soft_wrap=True)
     if stages:
         console.print(table)
-    console.print(f"run {run.info.run_id} of experiment {logger.name} in {redact(tracking_uri())}", highlight=False)
-    console.print("look at it: gradgrad ui", highlight=False)
+    where = f"run {run.info.run_id} of experiment {logger.name} in {redact(tracking_uri())}"
+    console.print(f"{where}\nlook at it: gradgrad ui", highlight=False, markup=False)
