@@ -79,6 +79,8 @@ def start_cli(project):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A background job ignores Ctrl-C and hands that on; the command under test must not.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process
