@@ -1,6 +1,6 @@
 import pytest
 
-from gradgrad.errors import nearest
+from gradgrad.errors import nearest, some
 
 
 @pytest.mark.parametrize(
@@ -9,3 +9,8 @@ from gradgrad.errors import nearest
 )
 def test_nearest(name, known, expected):
     assert nearest(name, known) == expected
+
+
+def test_some():
+    assert some("abc") == "a, b, c"
+    assert some("abcdefgh") == "a, b, c, d, e, f, ..."

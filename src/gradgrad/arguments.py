@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gradgrad.errors import UsageError, nearest
+from gradgrad.errors import UsageError, nearest, some
 
 _CONFIG = re.compile(r"(-c|--config)(=|$)")
 _INDEXED = re.compile(r"--[\w.]+\.\d+(\.[\w.]+)?=")
@@ -160,7 +160,7 @@ def set_item(tree: Any, name: str, value: Any) -> None:
         if isinstance(at, dict) and last not in at:
             near = nearest(last, at)
             raise UsageError(
-                f"command line: unknown key {name}\ngot:      {last}: {value}\nexpected: one of {', '.join(list(at)[:6])}"
+                f"command line: unknown key {name}\ngot:      {last}: {value}\nexpected: one of {some(at)}"
                 + (f"\nwrite:    {near}" if near else "")
             )
         if isinstance(at, list):

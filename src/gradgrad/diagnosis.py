@@ -15,10 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from gradgrad.errors import nearest
+from gradgrad.errors import nearest, some
 from gradgrad.written import Written
-
-SHOWN = 6  # names in a list of choices
 
 
 class Mistake(NamedTuple):
@@ -39,12 +37,11 @@ class Mistake(NamedTuple):
     written: Written
 
 
-def diagnose(error: BaseException, known: Sequence[str], written: Written) -> str:
+def diagnose(error: BaseException, written: Written) -> str:
     """Explain why a command line could not be parsed.
 
     Args:
-        error: what the parser raised.
-        known: the keys of the verb, dotted.
+        error: what the parser raised, with the keys that would have been right as ``known``.
         written: what the user wrote.
 
     Returns:
@@ -55,7 +52,7 @@ def diagnose(error: BaseException, known: Sequence[str], written: Written) -> st
     keys = [part for n, key in enumerate(named) if n == 0 or key != named[n - 1] for part in key.split(".")]
     keys = keys[1:] if keys[:1] == ["config"] else keys  # a mistake inside a config that was given as text
     for level in reversed(range(len(chain))):
-        right = next((e.known for e in reversed(chain[: level + 1]) if hasattr(e, "known")), known)
+        right: Sequence[str] = next((e.known for e in reversed(chain[: level + 1]) if hasattr(e, "known")), [])
         mistake = Mistake(chain[level], str(chain[level - 1]) if level else "", keys, right, written)
         for rule in (_missing_file, _broken_yaml, _no_config, _unknown_key, _unknown_class, _missing_key, _wrong_value):
             if sentence := rule(mistake):
@@ -132,7 +129,7 @@ def _unknown_key(mistake: Mistake) -> str:
     steps = name.split(".")
     choices = sorted({".".join(key.split(".")[: len(steps)]) for key in mistake.known})
     beside = [c for c in choices if c.split(".")[:-1] == steps[:-1]]
-    close = difflib.get_close_matches(name, beside or choices, n=SHOWN)
+    close = difflib.get_close_matches(name, beside or choices, n=6)
     names = [c.rpartition(".")[2] for c in dict.fromkeys([*close, *beside])]
     expected = ("one of " if len(names) > 1 else "") + some(names)
     got = f"{full[-1]}: {place.value}" if place.value else full[-1]
@@ -192,18 +189,6 @@ def _wrong_value(mistake: Mistake) -> str:
     place = mistake.written.find(mistake.keys)
     expected = f"one of {some(choices)}" if choices else kind
     return _sentence(place.where, f"wrong value for {'.'.join(mistake.keys)}", got, expected, nearest(got, choices))
-
-
-def some(names: Sequence[str]) -> str:
-    """List names, but not all of a long list.
-
-    Args:
-        names: in the order of interest.
-
-    Returns:
-        The first few, separated by commas.
-    """
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def _modules(package: str) -> list[str]:

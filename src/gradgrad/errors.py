@@ -24,3 +24,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     matches = get_close_matches(name, list(known), n=1)
     return matches[0] if matches else ""
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """List names, but not all of a long list.
+
+    Args:
+        names: in the order of interest.
+        most: how many to show.
+
+    Returns:
+        The first few, separated by commas, with ``...`` where there are more.
+    """
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -35,7 +35,7 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:
             raise nested from ex
         nested.__cause__ = ex
-        raise UsageError(diagnose(nested, _keys(parser), Parser.written)) from ex
+        raise UsageError(diagnose(nested, Parser.written)) from ex
 
 
 def _keys(parser: ArgumentParser) -> list[str]:

@@ -176,6 +176,25 @@ def test_an_attached_stage_leaves_the_status_alone(logger, client, status):
     assert len(runs_of(client, "one")) == 1
 
 
+def test_a_stage_without_metrics_keeps_the_number_of_steps(logger, client):
+    logger.log_metrics({"train/loss": 1.0}, 7)
+    logger.finalize()
+    later = MLflowLogger("one")
+    later.run.attach(logger.run_id)
+    with later.hold():
+        _ = later.experiment
+    assert client.get_run(logger.run_id).data.tags["steps"] == "7"
+
+
+@pytest.mark.parametrize("flush_seconds", [0, 60])
+def test_a_late_mistake_discards_no_metric(project, client, flush_seconds):
+    logger = MLflowLogger("one", flush_seconds=flush_seconds)
+    with pytest.raises(UsageError, match=r"^late$"), logger.hold():  # noqa: PT012
+        logger.log_metrics({"train/loss": 1.0}, 0)
+        raise UsageError("late")
+    assert [(run.info.status, run.data.metrics) for run in runs_of(client, "one")] == [("FAILED", {"train/loss": 1.0})]
+
+
 def test_best_values_are_those_at_the_best_checkpoint(logger, client, project):
     callback = SimpleNamespace(monitor="val/loss", best_model_path=str(logger.run.artifact_dir / "checkpoints" / "best.ckpt"))
     for step, loss in [(10, 3.0), (20, 1.0), (30, 2.0)]:

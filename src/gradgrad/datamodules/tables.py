@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradgrad.errors import UsageError, nearest
+from gradgrad.errors import UsageError, nearest, some
 
 BUNDLED = ("diabetes", "california_housing")
 RESOLUTION = 1e-6  # of float32, relative; a column that varies by less would come out constant
@@ -87,21 +87,21 @@ def read_file(path: str, target: str | None, features: Sequence[str] | None) -> 
     columns = [str(column) for column in frame.columns]
     frame.columns = pd.Index(columns)
     if target is None:
-        raise UsageError(f"{path}: no target was named.\nwrite: data.init_args.target, one of {_some(columns)}")
+        raise UsageError(f"{path}: no target was named.\nwrite: data.init_args.target, one of {some(columns)}")
     chosen = [c for c in columns if c != target] if features is None else list(features)
     for key, wanted in [("target", [target]), ("features", chosen)]:
         for column in wanted:
             if column not in columns:
                 raise UsageError(
                     f"{path}: {key} {column!r} is not a column.\n"
-                    f"expected: one of {_some(columns)}\n"
+                    f"expected: one of {some(columns)}\n"
                     f"write:    data.init_args.{key}: {nearest(column, columns) or columns[0]}"
                 )
     if target in chosen or len(set(chosen)) < len(chosen):
         fixed = [c for c in dict.fromkeys(chosen) if c != target]
         raise UsageError(
             f"{path}: features {chosen} name the target {target!r} or a column twice.\n"
-            f"write: data.init_args.features: [{_some(fixed)}]"
+            f"write: data.init_args.features: [{some(fixed)}]"
         )
     if not chosen:
         raise UsageError(f"{path}: there is no feature beside the target {target!r}.\nexpected: at least two columns")
@@ -110,7 +110,7 @@ def read_file(path: str, target: str | None, features: Sequence[str] | None) -> 
             example = frame[column].dropna().astype(str).head(1).to_list()
             raise UsageError(
                 f"{path}: column {column!r} is not numeric, for example {(example or ['nothing'])[0]!r}.\n"
-                f"write: numbers into it, or leave it out by data.init_args.features: [{_some(_numeric(frame, target))}]"
+                f"write: numbers into it, or leave it out by data.init_args.features: [{some(_numeric(frame, target))}]"
             )
     x = frame[chosen].to_numpy(np.float64, na_value=np.nan)
     y = frame[target].to_numpy(np.float64, na_value=np.nan)
@@ -120,7 +120,7 @@ def read_file(path: str, target: str | None, features: Sequence[str] | None) -> 
             others = [c for c in chosen if c != column]
             raise UsageError(
                 f"{path}: column {column!r} is constant ({values[0]:g} in every row), it can tell nothing.\n"
-                f"write: data.init_args.features without it: [{_some(others)}]"
+                f"write: data.init_args.features without it: [{some(others)}]"
             )
     return table
 
@@ -146,7 +146,7 @@ def read_uci(root: str | None, name: str, split: int) -> Table:
         where = f"data.init_args.root: <folder of {name}/data.txt>, or set GRADGRAD_DATA above it"
         raise UsageError(
             f"{name!r} is not bundled, and no folder of UCI sets is known.\n"
-            f"expected: one of {_some(BUNDLED)}, or a set's folder\n"
+            f"expected: one of {some(BUNDLED)}, or a set's folder\n"
             f"write:    {nearest(name, BUNDLED) or where}"
         )
     folder = home / name
@@ -154,7 +154,7 @@ def read_uci(root: str | None, name: str, split: int) -> Table:
         sets = sorted(p.parent.name for p in home.glob("*/data.txt"))
         raise UsageError(
             f"{folder} has no data.txt.\n"
-            f"expected: one of {_some([*BUNDLED, *sets])}\n"
+            f"expected: one of {some([*BUNDLED, *sets])}\n"
             f"write:    data.init_args.name: {nearest(name, [*BUNDLED, *sets]) or (sets or BUNDLED)[0]}"
         )
     splits = len(list(folder.glob("index_train_*.txt")))
@@ -232,7 +232,3 @@ def _checked(table: Table) -> Table:
 
 def _numeric(frame: pd.DataFrame, target: str) -> list[str]:
     return [str(c) for c in frame.columns if c != target and pd.api.types.is_numeric_dtype(frame[c])]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

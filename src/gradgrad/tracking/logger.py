@@ -64,6 +64,7 @@ class MLflowLogger(Logger):
         self.flush_seconds = flush_seconds
         self._buffer: list[Metric] = []
         self._flushed_at = time.monotonic()
+        self.started = False  # whether any metric has been logged
         self._held = False
         self._last_step = 0
         self._epoch: float | None = None
@@ -83,11 +84,6 @@ class MLflowLogger(Logger):
     def name(self) -> str:
         """The experiment's name."""
         return self.run.experiment_name
-
-    @property
-    def started(self) -> bool:
-        """Whether any metric has been logged."""
-        return bool(self._buffer) or self._last_step > 0
 
     @property
     def version(self) -> str | None:
@@ -161,7 +157,7 @@ class MLflowLogger(Logger):
         from mlflow.entities import Metric
 
         now, step = int(time.time() * 1000), self.run.first_step + (step or 0)
-        self._last_step = max(self._last_step, step)
+        self.started, self._last_step = True, max(self._last_step, step)
         values = {key: float(value) for key, value in metrics.items()}
         epoch = values.pop("epoch", self._epoch)
         if epoch is not None and epoch != self._epoch:

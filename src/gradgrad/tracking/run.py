@@ -108,7 +108,7 @@ class TrackedRun:
         elif end.reason:
             self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
-        self.log_tags({"steps": str(last_step)})
+        self.log_tags({"steps": str(max(last_step, self.first_step))})
         client.set_tag(self.id, "mlflow.note.content", self._description())
         if self._before is None:
             client.set_terminated(self.id, end.status)

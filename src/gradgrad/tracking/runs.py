@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from gradgrad.errors import UsageError, nearest
+from gradgrad.errors import UsageError, nearest, some
 from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import database_file, local_folder, open_store, tracking_uri
 
@@ -64,7 +64,7 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
             names = [e.name for e in client.search_experiments()]
             raise UsageError(
                 f"--ckpt_path {alias}: there is no experiment {experiment_name!r} in {redact(uri)}.\n"
-                f"expected: one of {', '.join(names[:8])}\n"
+                f"expected: one of {some(names)}\n"
                 f"write:    --trainer.logger.experiment_name {nearest(experiment_name, names) or names[0]}, or --run_id <id>"
             )
         wanted = f"tags.`checkpoint.{alias}` != ''"
