@@ -12,6 +12,13 @@ class Quadratic:
         self.matrix = (root + root.T) / 2
         self.vector = torch.randn(size, generator=generator, dtype=torch.float64)
 
+    @property
+    def size(self):
+        return len(self.vector)
+
+    def hessian(self):
+        return self.matrix
+
     def loss(self, theta):
         return theta @ self.matrix @ theta / 2 + self.vector @ theta
 
@@ -30,6 +37,13 @@ class LinearRegression:
         self.x = torch.randn(rows, size, generator=generator, dtype=torch.float64)
         self.y = torch.randn(rows, generator=generator, dtype=torch.float64)
 
+    @property
+    def size(self):
+        return self.x.shape[1]
+
+    def hessian(self):
+        return 2 * self.x.T @ self.x / len(self.y)
+
     def loss(self, theta):
         return (self.x @ theta - self.y).square().mean()
 
@@ -37,4 +51,4 @@ class LinearRegression:
         return 2 * self.x.T @ (self.x @ theta - self.y) / len(self.y)
 
     def penalty_gradient(self, theta, weight):
-        return 2 * weight * (2 * self.x.T @ self.x / len(self.y)) @ self.gradient(theta)
+        return 2 * weight * self.hessian() @ self.gradient(theta)

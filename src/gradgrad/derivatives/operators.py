@@ -1,0 +1,90 @@
+"""Symmetric linear maps that are known by their products only."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from gradgrad.errors import UsageError
+
+
+class LinearOperator(ABC):
+    """A symmetric matrix of ``size`` rows, known by what it does to vectors.
+
+    A subclass writes ``_matmat``.
+
+    Attributes:
+        size: P, number of rows and of columns.
+        dtype: of the vectors.
+        device: of the vectors.
+    """
+
+    size: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def _matmat(self, vectors: Tensor) -> Tensor:
+        """Multiply; ``vectors`` has been checked and has shape ``(P, K)``."""
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Multiply one vector.
+
+        Args:
+            vector: shape ``(P,)``, in this operator's dtype.
+
+        Returns:
+            Shape ``(P,)``, without a graph.
+
+        Raises:
+            UsageError: another shape or dtype.
+        """
+        self._check(vector, (self.size,), "matvec")
+        return self._matmat(vector.unsqueeze(1)).squeeze(1)
+
+    def matmat(self, vectors: Tensor) -> Tensor:
+        """Multiply K vectors, in one pass over the data.
+
+        Args:
+            vectors: one in each column, shape ``(P, K)``, in this operator's dtype.
+
+        Returns:
+            Shape ``(P, K)``, without a graph.
+
+        Raises:
+            UsageError: another shape or dtype.
+        """
+        self._check(vectors, (self.size, vectors.shape[-1] if vectors.dim() else 0), "matmat")
+        return self._matmat(vectors)
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Multiply a vector or a matrix, as ``operator @ other``."""
+        return self.matvec(other) if other.dim() == 1 else self.matmat(other)
+
+    def _check(self, vectors: Tensor, shape: tuple[int, ...], method: str) -> None:
+        if vectors.shape != shape or vectors.dtype != self.dtype:
+            expected = f"({self.size},)" if method == "matvec" else f"({self.size}, K)"
+            raise UsageError(
+                f"{type(self).__name__}.{method} got a vector of shape {tuple(vectors.shape)} and {vectors.dtype}; "
+                f"expected {expected} and {self.dtype}."
+            )
+
+
+class DenseOperator(LinearOperator):
+    """A symmetric matrix that is written down, for tests and small problems.
+
+    Args:
+        matrix: shape ``(P, P)``, symmetric.
+
+    Raises:
+        UsageError: not square.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise UsageError(f"DenseOperator got a matrix of shape {tuple(matrix.shape)}; expected a square one.")
+        self.matrix = matrix.detach()
+        self.size, self.dtype, self.device = len(matrix), matrix.dtype, matrix.device
+
+    def _matmat(self, vectors: Tensor) -> Tensor:
+        return self.matrix @ vectors

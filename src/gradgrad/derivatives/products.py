@@ -1,0 +1,215 @@
+"""Gradients and products with Jacobians and Hessians, never the matrices."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from gradgrad.derivatives.double_backward import double_backward
+from gradgrad.derivatives.params import Params, rebuild, variables, vector_entries
+from gradgrad.errors import UsageError
+
+
+def gradient(loss: Callable[[Params], Tensor], params: Params) -> Params:
+    r"""Differentiate a scalar, :math:`\nabla L(\theta)`.
+
+    Nothing accumulates in ``.grad``. What ``loss`` does not use gets zeros.
+
+    Args:
+        loss: maps ``params`` to a scalar, in units of the loss.
+        params: a tensor, or a dict or tuple of tensors.
+
+    Returns:
+        Structure and shapes of ``params``; unit: loss per parameter. Differentiable, unless gradients are off around the call; so
+        are the results of all functions here.
+
+    Raises:
+        UsageError: params not real, or a loss that is no scalar or NaN.
+    """
+    keep = torch.is_grad_enabled()
+    with double_backward("gradient"):
+        at = variables(params, "gradient")
+        value = scalar(loss(rebuild(params, at)), "gradient")
+        return rebuild(params, scalar_gradient(value, at, create_graph=keep))
+
+
+def vjp(f: Callable[[Params], Tensor], params: Params, vector: Tensor) -> Params:
+    r"""Multiply the transposed Jacobian of ``f`` by ``vector``, :math:`J^\top u`.
+
+    Args:
+        f: maps ``params`` to a tensor of any shape.
+        params: a tensor, or a dict or tuple of tensors.
+        vector: shape of f's output.
+
+    Returns:
+        Structure and shapes of ``params``.
+
+    Raises:
+        UsageError: params not real, or a vector of another shape than f's output.
+    """
+    keep = torch.is_grad_enabled()
+    with double_backward("vjp"):
+        at = variables(params, "vjp")
+        output = f(rebuild(params, at))
+        (cotangent,) = vector_entries(output, vector, "vjp")
+        return rebuild(params, vector_gradient([output], at, [cotangent], create_graph=keep))
+
+
+def jvp(f: Callable[[Params], Tensor], params: Params, vector: Params) -> Tensor:
+    r"""Multiply the Jacobian of ``f`` by ``vector``, :math:`J v`.
+
+    Twice in reverse: :math:`J^\top u` is linear in u, and its inner product with v has the gradient :math:`J v` there. That
+    needs no forward-mode rule, which LSTM, attention and ``mse_loss`` lack.
+
+    Args:
+        f: maps ``params`` to a tensor of any shape.
+        params: a tensor, or a dict or tuple of tensors.
+        vector: names and shapes of ``params``.
+
+    Returns:
+        Shape of f's output.
+
+    Raises:
+        UsageError: params not real, or a vector that does not match.
+    """
+    keep = torch.is_grad_enabled()
+    with double_backward("jvp"):
+        tangent = vector_entries(params, vector, "jvp")
+        at = variables(params, "jvp")
+        output = f(rebuild(params, at))
+        u = torch.zeros_like(output).requires_grad_()
+        pulled = vector_gradient([output], at, [u], create_graph=True)
+        (result,) = vector_gradient(pulled, [u], tangent, create_graph=keep)
+    return result
+
+
+def hvp(loss: Callable[[Params], Tensor], params: Params, vector: Params) -> Params:
+    r"""Multiply the Hessian of ``loss`` at ``params`` by ``vector`` without forming it.
+
+    Reverse over reverse, :math:`H v = \nabla_\theta \langle \nabla L(\theta), v \rangle`, at about three gradients
+    [Pearlmutter 1994, Neural Computation 6(1)]. For many vectors at one place, :class:`gradgrad.derivatives.HessianOperator`
+    keeps the graph and pays half.
+
+    Args:
+        loss: maps ``params`` to a scalar, in units of the loss.
+        params: a tensor, or a dict or tuple of tensors; P numbers in all.
+        vector: same names and shapes as ``params``.
+
+    Returns:
+        Structure and shapes of ``params``; unit: loss per squared parameter, times the unit of ``vector``.
+
+    Raises:
+        UsageError: names or shapes differ; the message names the first that does. Or a loss that is no scalar or NaN.
+    """
+    keep = torch.is_grad_enabled()
+    with double_backward("hvp"):
+        tangent = vector_entries(params, vector, "hvp")
+        at = variables(params, "hvp")
+        value = scalar(loss(rebuild(params, at)), "hvp")
+        slopes = scalar_gradient(value, at, create_graph=True)
+        return rebuild(params, vector_gradient(slopes, at, tangent, create_graph=keep))
+
+
+def ggn_product(model: Callable[[Params], Tensor], loss: Callable[[Tensor], Tensor], params: Params, vector: Params) -> Params:
+    r"""Multiply the generalized Gauss-Newton matrix by ``vector``, :math:`J^\top H_L J v`.
+
+    J is the Jacobian of the model's outputs, :math:`H_L` the Hessian of the loss with respect to them. Positive semidefinite
+    where the loss is convex in the outputs [Schraudolph 2002, Neural Computation 14(7)].
+
+    Args:
+        model: maps ``params`` to outputs of any shape.
+        loss: maps outputs to a scalar.
+        params: a tensor, or a dict or tuple of tensors.
+        vector: same names and shapes as ``params``.
+
+    Returns:
+        Structure and shapes of ``params``; unit as for :func:`hvp`.
+
+    Raises:
+        UsageError: names or shapes differ, or a loss that is no scalar or NaN.
+    """
+    keep = torch.is_grad_enabled()
+    with double_backward("ggn_product"):
+        tangent = vector_entries(params, vector, "ggn_product")
+        at = variables(params, "ggn_product")
+        output = model(rebuild(params, at))
+        u = torch.zeros_like(output).requires_grad_()
+        pulled = vector_gradient([output], at, [u], create_graph=True)
+        (pushed,) = vector_gradient(pulled, [u], tangent, create_graph=True)
+        value = scalar(loss(output), "ggn_product")
+        (slope,) = scalar_gradient(value, [output], create_graph=True)
+        (curved,) = vector_gradient([slope], [output], [pushed], create_graph=True)
+        return rebuild(params, vector_gradient([output], at, [curved], create_graph=keep))
+
+
+def scalar(value: Tensor, who: str) -> Tensor:
+    """Insist on one number.
+
+    Args:
+        value: what a loss returned.
+        who: the function that was called.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        UsageError: no tensor, more than one number, or NaN.
+    """
+    if not isinstance(value, Tensor):
+        raise UsageError(f"{who} got a loss of type {type(value).__name__}; expected a tensor with one number.")
+    if value.dim():
+        raise UsageError(
+            f"{who} got a loss of shape {tuple(value.shape)}; expected a scalar.\n"
+            "write:    its mean() or sum(), or jvp and vjp for a function with many outputs"
+        )
+    if value.isnan():
+        raise UsageError(
+            f"{who} got a loss of nan, which has no derivatives.\n"
+            "write:    finite data and parameters; a smaller learning rate, if training came here"
+        )
+    return value
+
+
+def scalar_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+    """Differentiate a scalar, with zeros for what it does not depend on.
+
+    Args:
+        value: scalar, perhaps a constant.
+        at: variables.
+        create_graph: whether the result can be differentiated; the graph of ``value`` stays alive either way only if so.
+
+    Returns:
+        One tensor for each of ``at``.
+    """
+    # A cotangent that requires a gradient makes @once_differentiable functions refuse; else they would lose a term without a word.
+    return vector_gradient([value], at, [torch.ones_like(value).requires_grad_(create_graph)], create_graph)
+
+
+def vector_gradient(
+    outputs: Sequence[Tensor],
+    at: Sequence[Tensor],
+    vector: Sequence[Tensor],
+    create_graph: bool,
+    retain_graph: bool | None = None,
+) -> list[Tensor]:
+    """Differentiate an inner product of outputs, with zeros for what they do not depend on.
+
+    Args:
+        outputs: tensors, some perhaps constants.
+        at: variables.
+        vector: one tensor for each of ``outputs``, with its shape.
+        create_graph: whether the result can be differentiated.
+        retain_graph: whether the graph of ``outputs`` stays alive; as ``create_graph`` unless told.
+
+    Returns:
+        One tensor for each of ``at``.
+    """
+    varying = [(output, v) for output, v in zip(outputs, vector, strict=True) if output.requires_grad]
+    if not varying or not at:
+        return [torch.zeros_like(tensor) for tensor in at]
+    kept, cotangents = zip(*varying, strict=True)
+    # `materialize_grads` gives zeros for unused variables; autograd itself refuses outputs without a graph.
+    gradients = torch.autograd.grad(
+        kept, at, cotangents, create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
+    )
+    return list(gradients)
