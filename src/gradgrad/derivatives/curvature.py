@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from gradgrad.derivatives.double_backward import double_backward, refuse_reentrant_checkpoints
+from gradgrad.derivatives.double_backward import double_backward, refuse_silent_losses
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.derivatives.params import AnyParams, entries, ordinary
 from gradgrad.derivatives.products import scalar, scalar_gradient, vector_gradient
@@ -109,7 +109,6 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             total[:, k].add_(flat, alpha=count)
 
     def _loss(self, value: Tensor) -> Tensor:
-        refuse_reentrant_checkpoints(value, self._who)
         if not scalar(value, self._who).requires_grad:
             raise UsageError(
                 f"{self._who} got a loss that does not depend on params.\n"
@@ -149,7 +148,9 @@ class HessianOperator(CurvatureOperator[Batch]):
         self.loss = loss
 
     def _product(self, batch: Batch) -> Product:
-        slopes = scalar_gradient(self._loss(self.loss(batch)), self._params, create_graph=True)
+        loss = self._loss(self.loss(batch))
+        slopes = scalar_gradient(loss, self._params, create_graph=True)
+        refuse_silent_losses(loss, slopes, self._who)
         return lambda v: vector_gradient(slopes, self._params, v, create_graph=False, retain_graph=True)
 
 
@@ -182,11 +183,11 @@ class GGNOperator(CurvatureOperator[Batch]):
 
     def _product(self, batch: Batch) -> Product:
         outputs = self.model(batch)
-        refuse_reentrant_checkpoints(outputs, self._who)
         at = outputs.detach().requires_grad_()
         (slope,) = scalar_gradient(self._loss(self.loss(at, batch)), [at], create_graph=True)
         u = torch.zeros_like(at).requires_grad_()
         pulled = vector_gradient([outputs], self._params, [u], create_graph=True)
+        refuse_silent_losses(outputs, [slope, *pulled], self._who)
 
         def product(vector: list[Tensor]) -> list[Tensor]:
             (pushed,) = vector_gradient(pulled, [u], vector, create_graph=False, retain_graph=True)

@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -30,10 +30,6 @@ EXPLANATIONS = {
     "nference tensor": (  # "Inference tensors cannot be saved for backward", "Cannot set version_counter for inference tensor"
         "tensors made under torch.inference_mode, which autograd may not use",
         "Trainer(inference_mode=False), or batch.clone() under torch.inference_mode(False)",
-    ),
-    "once_differentiable": (
-        "a function marked @once_differentiable, which has no second derivative",
-        "its formula in differentiable operations (a penalized loss can be differentiated once only)",
     ),
 }
 
@@ -98,27 +94,39 @@ def double_backward(who: str) -> Iterator[None]:
             raise
 
 
-def refuse_reentrant_checkpoints(loss: Tensor, who: str) -> None:
-    """Look for reentrant checkpoints, whose parameters ``torch.autograd.grad`` takes for unused without a word.
+# Nodes through which `torch.autograd.grad` loses terms without a word, and what to say instead.
+SILENT = {
+    "CheckpointFunctionBackward": (
+        "reentrant checkpointing, which torch.autograd.grad cannot pass",
+        "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)",
+    ),
+    "torch::autograd::Error": (  # the node that @once_differentiable leaves
+        "a function marked @once_differentiable, which has no second derivative",
+        "its formula in differentiable operations (a penalized loss can be differentiated once only)",
+    ),
+}
+
+
+def refuse_silent_losses(loss: Tensor, gradients: Sequence[Tensor], who: str) -> None:
+    """Look for what PyTorch would pass over without a word: reentrant checkpoints and functions that are once differentiable.
 
     Args:
         loss: with its graph.
+        gradients: of the loss, with their graph.
         who: the function that was called.
 
     Raises:
         UsageError: there is one.
     """
-    found, stack = set(), [loss.grad_fn]
+    found, stack = set(), [loss.grad_fn, *(g.grad_fn for g in gradients)]
     while stack:
         node = stack.pop()
         if node is None or node in found:
             continue
         found.add(node)
-        if node.name().endswith("CheckpointFunctionBackward"):
-            raise UsageError(
-                f"{who} got reentrant checkpointing, which torch.autograd.grad cannot pass.\n"
-                "write:    torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
-            )
+        if node.name() in SILENT:
+            culprit, remedy = SILENT[node.name()]
+            raise UsageError(f"{who} got {culprit}.\nwrite:    {remedy}")
         stack.extend(following for following, _ in node.next_functions)
 
 

@@ -181,7 +181,7 @@ def scalar_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool) -> 
     Returns:
         One tensor for each of ``at``.
     """
-    # A cotangent that requires a gradient makes @once_differentiable functions refuse; else they would lose a term without a word.
+    # A cotangent that requires a gradient makes a @once_differentiable function leave a mark (`refuse_silent_losses`).
     return vector_gradient([value], at, [torch.ones_like(value).requires_grad_(create_graph)], create_graph)
 
 
