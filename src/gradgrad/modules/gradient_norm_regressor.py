@@ -13,7 +13,8 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, 
 
 from gradgrad.batches import Batch, Prediction, Statistics
 from gradgrad.errors import UsageError
-from gradgrad.penalties import GradientNormPenalty
+from gradgrad.modules.supervised import Supervised
+from gradgrad.penalties import Penalty, penalize
 from gradgrad.standardize import Standardize
 
 NetworkCallable = Callable[[int, int], nn.Module]
@@ -25,14 +26,16 @@ class GradientNormRegressor(LightningModule):
     Inputs and targets are standardized inside the module, by the statistics of the training part, so that a checkpoint takes
     and gives numbers in their own units. Any datamodule that has ``statistics`` (:class:`gradgrad.batches.Statistics`) serves.
 
-    Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (its gradient's Euclidean norm; under gradient
-    accumulation that of a micro-batch with a penalty, of the accumulated gradient without one), ``train/penalty``;
+    Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (of the unpenalized loss's gradient as the
+    penalty measures it, else the Euclidean norm of the gradient of all that is minimized; under gradient accumulation that of a
+    micro-batch with a penalty, of the accumulated gradient without one), ``train/input_gradient_norm`` with an input penalty,
+    ``train/penalty``;
     by epoch: ``val/loss`` and ``test/loss`` (unpenalized), with ``rmse`` and ``mae`` in the target's unit and ``r2`` without.
     A loss has the unit of the criterion on standardized targets: none for MSE and Huber, nats for the Gaussian likelihood.
 
     Args:
         network: called with the number of features and of outputs, for example ``gradgrad.networks.MLP``.
-        penalties: terms added to the training loss, and only to it.
+        penalties: terms added to the training loss, and only to it: ``gradgrad.penalties`` or own subclasses of ``Penalty``.
         loss: ``torch.nn.MSELoss``, ``HuberLoss`` or ``GaussianNLLLoss``; with the last the network has two outputs, the mean
             and the logarithm of the variance.
         optimizer: called with the parameters. The default rate of 0.01 is the pilot's on small tables.
@@ -46,7 +49,7 @@ class GradientNormRegressor(LightningModule):
     def __init__(
         self,
         network: NetworkCallable,
-        penalties: Sequence[GradientNormPenalty] = (),
+        penalties: Sequence[Penalty] = (),
         loss: nn.Module | None = None,
         optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.01),
         scheduler: LRSchedulerCallable | None = None,
@@ -125,27 +128,24 @@ class GradientNormRegressor(LightningModule):
         Returns:
             Scalar, in units of the criterion on standardized targets.
         """
-        return self._loss_of(self._output(batch.x), batch.y)
+        return self._standardized().loss(self._standardize(batch))
+
+    def _standardized(self) -> Supervised:
+        return Supervised(self.network, self.criterion)
+
+    def _standardize(self, batch: Batch) -> Batch:
+        return Batch(self.standardize_x(batch.x), self.standardize_y(batch.y))
 
     def _output(self, x: Tensor) -> Tensor:
         output: Tensor = self.network(self.standardize_x(x))
         return output
-
-    def _loss_of(self, output: Tensor, y: Tensor) -> Tensor:
-        target = self.standardize_y(y)
-        if self.probabilistic:
-            mean, log_variance = output.chunk(2, dim=-1)
-            loss: Tensor = self.criterion(mean, target, log_variance.exp())
-        else:
-            loss = self.criterion(output, target)
-        return loss
 
     def _in_target_unit(self, output: Tensor) -> Tensor:
         mean = output.chunk(2, dim=-1)[0] if self.probabilistic else output
         return self.standardize_y.inverse(mean)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Add the penalties to the loss.
+        """Add the penalties to the loss. They see standardized inputs and outputs, so that their weights have no unit.
 
         Args:
             batch: samples in their own units.
@@ -154,18 +154,12 @@ class GradientNormRegressor(LightningModule):
         Returns:
             The scalar to minimize.
         """
-        loss = self.loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        active = self._active_penalties()
-        if not active:  # the very graph of the plain regressor: same bits, same cost
-            return loss
-        terms = [penalty(loss, self.parameters(), self.global_step) for penalty in active]
-        penalty = torch.stack([term.value for term in terms]).sum()
-        self.log_dict({"train/penalty": penalty.detach(), "train/gradient_norm": terms[0].gradient_norm})
-        return loss + penalty
-
-    def _active_penalties(self) -> list[nn.Module]:
-        return [p for p in self.penalties if p.weight_at(self.global_step) > 0]  # type: ignore[operator]
+        penalized = penalize(self._standardized(), self._standardize(batch), self.penalties, self.global_step)
+        self.log("train/loss", penalized.loss, prog_bar=True)
+        if penalized.norms:
+            self.log("train/penalty", penalized.penalty)
+            self.log_dict({f"train/{name}": norm for name, norm in penalized.norms.items()})
+        return penalized.total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the gradient's norm where no penalty has computed it: here the gradient is unscaled and not yet clipped.
@@ -173,9 +167,11 @@ class GradientNormRegressor(LightningModule):
         Args:
             optimizer: unused.
         """
-        if not self._active_penalties():
+        active = [p for p in self.penalties if isinstance(p, Penalty) and p.weight_at(self.global_step) > 0]
+        if not any(p.norm_name == "gradient_norm" for p in active):
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self.log("train/gradient_norm", torch.nn.utils.get_total_norm(gradients))
+        if not active:
             self.log("train/penalty", 0.0)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -203,7 +199,8 @@ class GradientNormRegressor(LightningModule):
         output = self._output(batch.x)
         prediction = self._in_target_unit(output)
         metrics.update(prediction.squeeze(-1), batch.y.squeeze(-1))
-        self.log(f"{stage}/loss", self._loss_of(output, batch.y), batch_size=len(batch.y), prog_bar=stage == "val")
+        loss = self._standardized().of(output, self.standardize_y(batch.y))
+        self.log(f"{stage}/loss", loss, batch_size=len(batch.y), prog_bar=stage == "val")
         self.log_dict(metrics, batch_size=len(batch.y))
         return Prediction(prediction, batch.y)
 

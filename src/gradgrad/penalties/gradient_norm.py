@@ -1,83 +1,157 @@
-"""The squared norm of the loss gradient with respect to the parameters, as a term of the loss."""
+"""The norm of the loss gradient with respect to the parameters, as a term of the loss."""
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch import distributed as dist
 
 from gradgrad.errors import UsageError
+from gradgrad.penalties.evaluation import LossEvaluation
+from gradgrad.penalties.known import known
+from gradgrad.penalties.micro_batches import micro_batches
+from gradgrad.penalties.norms import p_norm
+from gradgrad.penalties.penalty import Penalty, PenaltyTerm
+from gradgrad.penalties.selection import select
+
+# Finite difference: the pilot's; SAM: Foret et al. 2021, ICLR.
+RADII = {"exact": 0.0, "finite_difference": 0.01, "sam": 0.05}
 
 
-class PenaltyTerm(NamedTuple):
-    """A penalty at one step.
+class GradientNormPenalty(Penalty):
+    r"""Penalize steep places: :math:`P(\theta) = w\,\lVert \nabla_\theta L(\theta) \rVert_p^2`, or the norm without the square.
 
-    Attributes:
-        value: scalar, in units of the loss; its gradient is the penalty's exact gradient.
-        gradient_norm: scalar without graph, the Euclidean norm of the unpenalized gradient (loss per parameter).
-    """
+    With :math:`g = \nabla L` and :math:`v = \partial P / \partial g`, the gradient of P is :math:`H v`.
 
-    value: Tensor
-    gradient_norm: Tensor
+    - ``exact``: g is kept in the graph and v taken out of it; :math:`\langle g, v \rangle` then has the gradient :math:`H v`
+      exactly, for about 3 plain steps, and without a root that is NaN at a stationary point. Implicit regularization of gradient
+      descent with step :math:`h` has this form with :math:`w = h/4`, p = 2, squared [Barrett and Dherin 2021, ICLR].
+    - ``finite_difference``: :math:`\frac{|v|}{r}\,(\nabla L(\theta + r v/|v|) - g)`, about 2 plain steps. A regularizer of
+      its own that also feels the radius r [Karakida et al. 2023, ICML]. ``squared: false`` is GNP with
+      :math:`\alpha = w / r` [Zhao et al. 2022, ICML].
+    - ``sam``: :math:`P = w\,(L(\theta + r g/|g|) - L(\theta))`; weight 1 is sharpness-aware minimization [Foret et al. 2021].
 
-
-class GradientNormPenalty(nn.Module):
-    r"""Penalize steep places: :math:`P(\theta) = w\,\lVert \nabla_\theta L(\theta) \rVert_2^2`.
-
-    Its gradient is :math:`2 w H g`. With :math:`g = \nabla L` kept in the graph and :math:`v = \partial P / \partial g = 2 w g`
-    taken out of it, the surrogate :math:`\langle g, v \rangle` has that gradient exactly, at the price of one product with the
-    Hessian and without a square root that would be NaN at a stationary point. Implicit regularization of gradient descent
-    with step :math:`h` has the same form with :math:`w = h/4` [Barrett and Dherin 2021, ICLR].
+    The last two evaluate the loss a second time through ``functional_call``: no weight is touched, buffers move once, and
+    dropout masks are the same in both passes.
 
     Args:
-        weight: :math:`w \ge 0`, in parameters squared per unit of loss. 0 costs nothing and changes nothing.
-        warmup_steps: optimizer steps over which the weight grows linearly from 0; with adaptive optimizers a penalty that
-            is strong from the start can hurt [Zhao et al. 2024]. 0 means the full weight at once.
+        weight: :math:`w \ge 0`, for squared norms in parameters squared per unit of loss; 0 costs nothing and changes nothing.
+        p: 1 or larger, ``.inf`` for the largest entry. 2 is the only smooth norm.
+        squared: the square of the norm is smooth at zero too.
+        method: see above.
+        radius: r, in units of the parameters; 0.01 for finite differences, 0.05 for ``sam``. In bfloat16 take 0.1: the
+            difference of two gradients is known to 3 digits of a gradient.
+        parameters: glob such as ``*.weight``, or a regular expression that begins with ``^``, over the names of trainable
+            parameters; the norm is of these. None means all.
+        scope: ``local`` penalizes the gradient of each process's batch (and so the variance among processes), ``global`` that
+            of the mean over processes, at the price of one all-reduce. Without several processes they are the same.
+        micro_batch_size: the mean of the penalties of pieces of the batch, which is stronger the smaller they are
+            [Novack et al. 2023, ICLR]; with ``sam`` this is m-SAM. None takes the batch as it is.
+        every: apply it each k-th optimizer step only, k times as strong.
+        warmup_steps: optimizer steps over which the weight grows linearly from 0.
 
     Raises:
-        UsageError: a negative or non-finite weight, negative warm-up.
+        UsageError: a negative weight or radius, unknown p or method, a combination that means nothing.
     """
 
-    def __init__(self, weight: float, warmup_steps: int = 0) -> None:
-        super().__init__()
-        if not (math.isfinite(weight) and weight >= 0):
-            raise UsageError(f"GradientNormPenalty got weight {weight}; write a finite number that is 0 or larger.")
-        if warmup_steps < 0:
-            raise UsageError(f"GradientNormPenalty got warmup_steps {warmup_steps}; write 0 (no warm-up) or more steps.")
-        self.weight = weight
-        self.warmup_steps = warmup_steps
+    norm_name = "gradient_norm"
 
-    def weight_at(self, step: int) -> float:
-        """Give the weight in force.
+    def __init__(
+        self,
+        weight: float,
+        p: float = 2.0,
+        squared: bool = True,
+        method: Literal["exact", "finite_difference", "sam"] = "exact",
+        radius: float | None = None,
+        parameters: str | None = None,
+        scope: Literal["local", "global"] = "local",
+        micro_batch_size: int | None = None,
+        every: int = 1,
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__(weight, every, warmup_steps)
+        _require(method in RADII, f"method {method!r}; write exact, finite_difference or sam.")
+        _require(scope in ("local", "global"), f"scope {scope!r}; write local or global.")
+        _require(isinstance(p, int | float) and p >= 1, f"p {p!r}; write 1, 2, 4, another number from 1 on, or .inf.")
+        _require(
+            method != "exact" or radius is None,
+            f"radius {radius} with method exact; write finite_difference or sam, or no radius.",
+        )
+        _require(
+            radius is None or (math.isfinite(radius) and radius > 0),
+            f"radius {radius}; write a number larger than 0, 0.05 for example.",
+        )
+        _require(
+            method != "sam" or (p == 2 and squared),
+            f"p {p} and squared {squared} with method sam; write neither: sam knows the 2-norm only.",
+        )
+        _require(
+            micro_batch_size is None or micro_batch_size >= 1, f"micro_batch_size {micro_batch_size}; write 1 or more samples."
+        )
+        _require(
+            scope == "local" or micro_batch_size is None,
+            "scope global with a micro_batch_size; write local: pieces of a batch are smaller than a process's batch.",
+        )
+        self.p, self.squared, self.method, self.scope = p, squared, method, scope
+        self.radius = RADII[method] if radius is None else radius
+        self.parameter_pattern = parameters
+        self.micro_batch_size = micro_batch_size
+        self.needs_graph = method == "exact"
+        self.passes_again = method != "exact" or micro_batch_size is not None
+
+    def term(self, evaluation: LossEvaluation, weight: float) -> PenaltyTerm:
+        """Compute the term to add to a loss.
 
         Args:
-            step: optimizer steps done so far.
+            evaluation: the loss at one batch.
+            weight: in force now, larger than 0.
 
         Returns:
-            ``weight``, or its linear share during the warm-up.
+            The term, and the p-norm of the gradient of the chosen parameters (loss per parameter); with micro-batches the root of
+            its mean square, or its mean where the norm is not squared.
         """
-        if step >= self.warmup_steps:
-            return self.weight
-        return self.weight * step / self.warmup_steps
+        if self.micro_batch_size is None:
+            return self._term(evaluation, weight)
+        parts = micro_batches(evaluation.batch, self.micro_batch_size)
+        terms = [(n, self._term(evaluation.part(batch), weight)) for n, batch in parts]
+        total = sum(n for n, _ in terms)
+        value = torch.stack([term.value * (n / total) for n, term in terms]).sum()
+        power = 2 if self.squared else 1
+        norm = torch.stack([term.norm.pow(power) * (n / total) for n, term in terms]).sum().pow(1 / power)
+        return PenaltyTerm(value, norm)
 
-    def forward(self, loss: Tensor, params: Iterable[Tensor], step: int) -> PenaltyTerm:
-        """Compute the term to add to ``loss``.
+    def _term(self, evaluation: LossEvaluation, weight: float) -> PenaltyTerm:
+        gradients = evaluation.gradients
+        chosen = select(evaluation.params, self.parameter_pattern, type(self).__name__)
+        pieces = self._over_processes(
+            [gradients.get(name, torch.zeros_like(evaluation.params[name])).detach() for name in chosen]
+        )
+        norm, slopes = p_norm(pieces, self.p)
+        scale = weight * (2 * norm if self.squared else 1)
+        value = weight * (norm.square() if self.squared else norm)
+        if self.method == "exact":
+            used = [(gradients[name], slope * scale) for name, slope in zip(chosen, slopes, strict=True) if name in gradients]
+            return PenaltyTerm(known(value, *zip(*used, strict=True)) if used else value, norm)
+        length = p_norm(slopes, 2).value
+        direction = dict(zip(chosen, (s * (self.radius / torch.where(length > 0, length, 1)) for s in slopes), strict=True))
+        ahead = evaluation.again({name: p + direction[name] if name in direction else p for name, p in evaluation.params.items()})
+        if self.method == "sam":
+            value, share = weight * (ahead.detach() - evaluation.loss.detach()), norm.new_tensor(weight)
+        else:
+            share = scale * length / self.radius
+        leaves = [evaluation.params[name] for name in gradients]
+        return PenaltyTerm(known(value, [ahead, *leaves], [share, *(-share * g.detach() for g in gradients.values())]), norm)
 
-        Args:
-            loss: scalar with a graph, in units of the loss.
-            params: leaves of the loss; frozen and unused ones are passed over.
-            step: optimizer steps done so far, for the warm-up.
+    def _over_processes(self, pieces: list[Tensor]) -> list[Tensor]:
+        if self.scope == "local" or not (dist.is_available() and dist.is_initialized()):
+            return pieces
+        flat = torch.cat([piece.flatten() for piece in pieces])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        return [part.view_as(piece) for part, piece in zip(torch.split(flat, [p.numel() for p in pieces]), pieces, strict=True)]
 
-        Returns:
-            The term and the norm of the gradient that it penalizes.
-        """
-        leaves = [p for p in params if p.requires_grad]
-        gradients = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
-        used = [g for g in gradients if g is not None]
-        squared_norm = torch.stack([g.detach().square().sum() for g in used]).sum()
-        weight = self.weight_at(step)
-        surrogate = torch.stack([(g * (2 * weight * g.detach())).sum() for g in used]).sum()
-        # The surrogate is twice the penalty in value; only its gradient is wanted.
-        value = surrogate + (weight * squared_norm - surrogate).detach()
-        return PenaltyTerm(value, squared_norm.sqrt())
+
+def _require(sound: bool, sentence: str) -> None:
+    if not sound:
+        raise UsageError(f"GradientNormPenalty got {sentence}")

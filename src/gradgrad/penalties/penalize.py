@@ -1,0 +1,63 @@
+"""A loss with its penalties, in one call from a ``training_step``."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradgrad.penalties.evaluation import LossEvaluation
+from gradgrad.penalties.penalty import Penalty, PenaltyTerm
+from gradgrad.penalties.proof import prove
+
+
+class Penalized(NamedTuple):
+    """A loss with its penalties.
+
+    Attributes:
+        total: scalar to minimize.
+        loss: the unpenalized loss, without graph.
+        penalty: sum of the penalties' values, without graph; 0 where none is in force.
+        norms: what each penalty in force keeps small, by ``norm_name``.
+    """
+
+    total: Tensor
+    loss: Tensor
+    penalty: Tensor
+    norms: dict[str, Tensor]
+
+
+def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step: int = 0) -> Penalized:
+    r"""Evaluate :math:`L(\theta) + \sum_i P_i(\theta)` at a batch.
+
+    In a LightningModule: ``penalized = penalize(self, batch, self.penalties, self.global_step)``; return ``penalized.total``.
+    Every penalty is about the plain loss; the loss is evaluated once and its gradient computed once for all of them. Where no
+    penalty is in force, ``total`` is the plain loss, bit for bit.
+
+    Args:
+        module: has ``loss(batch)``, the mean loss over the samples; for input gradients its forward maps inputs to outputs.
+        batch: what ``module.loss`` takes.
+        penalties: of this package, or own subclasses of ``Penalty``.
+        step: optimizer steps done so far, for warm-up and ``every``.
+
+    Returns:
+        What to minimize and what to log.
+
+    Raises:
+        UsageError: the module has no loss, its loss is not a number, or PyTorch cannot differentiate it twice; the last is found
+            at the first call, before a warm-up is over.
+    """
+    terms = list(penalties)
+    for penalty in terms:
+        if isinstance(penalty, Penalty) and penalty.weight > 0 and not penalty.proved:
+            prove(penalty, module, batch)
+            penalty.proved = True
+    active = [(p, w) for p in terms if isinstance(p, Penalty) and (w := p.weight_at(step)) > 0]
+    evaluation = LossEvaluation(module, batch, any(p.needs_graph for p, _ in active), any(p.passes_again for p, _ in active))
+    found: list[tuple[Penalty, PenaltyTerm]] = [(p, p.term(evaluation, w)) for p, w in active]
+    loss = evaluation.loss.detach()
+    if not found:
+        return Penalized(evaluation.loss, loss, torch.zeros_like(loss), {})
+    penalty_value = torch.stack([term.value for _, term in found]).sum()
+    norms = {p.norm_name: term.norm for p, term in found}
+    return Penalized(evaluation.objective + penalty_value, loss, penalty_value.detach(), norms)
