@@ -1,7 +1,5 @@
 """One table of tiny problems; a new penalty or product inherits all of them."""
 
-import copy
-
 import torch
 from torch import nn
 

@@ -1,5 +1,6 @@
 """The penalty's gradient against closed forms, against double backward, against the dense Hessian and finite differences."""
 
+import copy
 import math
 
 import pytest
@@ -196,7 +197,7 @@ def test_sam_reports_what_the_loss_rises_by():
 def test_the_second_pass_moves_no_buffer_and_sees_the_same_masks(method):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1)).double()
-    module, twin = cases.Regression(net), cases.Regression(cases.copy.deepcopy(net))
+    module, twin = cases.Regression(net), cases.Regression(copy.deepcopy(net))
     torch.manual_seed(7)
     twin.loss(BATCH)
     after_one_pass = torch.rand(1)
@@ -315,6 +316,29 @@ def test_under_bfloat16_it_is_near_the_gradient_in_full_precision(method):
     module.loss(batch).backward()
     half = both - cases.flat_gradients(module)
     assert (half - full).norm() < 0.1 * full.norm()
+
+
+@pytest.mark.parametrize("method", ["exact", "finite_difference", "sam"])
+def test_a_gradient_scaler_scales_the_whole_objective_and_not_the_inner_gradient(method):
+    # Lightning scales after `training_step`: on a GPU by its fp16 plugin, here by the same scaler of PyTorch.
+    module = cases.Regression(cases.network()).float()
+    batch = tuple(part.float() for part in BATCH)
+    penalty = GradientNormPenalty(1.0 if method == "sam" else 0.7, method=method, radius=None if method == "exact" else 0.5)
+    penalized = penalize(module, batch, [penalty])
+    penalized.total.backward()
+    full = cases.flat_gradients(module)
+    norm = penalized.norms["gradient_norm"]
+    module.zero_grad()
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**6)
+    with torch.autocast("cpu", torch.float16):
+        penalized = penalize(module, batch, [penalty])
+    scaler.scale(penalized.total).backward()
+    assert cases.flat_gradients(module).norm() > 60 * full.norm()
+    scaler.unscale_(optimizer)
+    # float16 has 11 bits; a finite difference is known to 2^-11 of a gradient, times 2 w |g| / radius, which is about 60 here.
+    assert (cases.flat_gradients(module) - full).norm() < (0.05 if method == "finite_difference" else 0.01) * full.norm()
+    assert penalized.norms["gradient_norm"].item() == pytest.approx(norm.item(), rel=0.01)
 
 
 def test_the_short_form_for_one_penalty():

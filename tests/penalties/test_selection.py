@@ -25,7 +25,7 @@ def test_patterns(pattern, chosen):
 
 
 def test_a_pattern_that_matches_nothing_names_what_is_there():
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError, match="which matches none of") as error:
         select(NAMES, "net.0.wieght", "GradientNormPenalty")
     assert str(error.value) == (
         "GradientNormPenalty got parameters 'net.0.wieght', which matches none of: net.0.weight, net.0.bias, net.2.weight\n"

@@ -15,9 +15,10 @@ from gradgrad.penalties.penalty import Penalty, PenaltyTerm
 class InputGradientPenalty(Penalty):
     r"""Penalize reaction to the inputs: :math:`P = w\,\frac1B \sum_i \lVert \partial f(x_i) / \partial x_i \rVert_F^2`.
 
-    With target ``output`` f is the module's forward: Jacobian regularization [Hoffman et al. 2019], in a linear model the same as L2.
-    With target ``loss`` f is the loss of one sample: double backpropagation [Drucker and Le Cun 1992, IEEE TNN 3(6)]. Samples must not see one another (BatchNorm in training mode mixes them). The inputs are the batch's field or
-    key ``x``, else its first entry.
+    With target ``output`` f is the module's forward: Jacobian regularization [Hoffman et al. 2019], in a linear model the same as
+    L2. With target ``loss`` f is the loss of one sample: double backpropagation [Drucker and Le Cun 1992, IEEE TNN 3(6)].
+    Samples must not see one another (BatchNorm in training mode mixes them). The inputs are the batch's field or key ``x``, else
+    its first entry.
 
     Args:
         weight: :math:`w \ge 0`, in units of the loss times squared input per squared output (or loss). 0 costs nothing.

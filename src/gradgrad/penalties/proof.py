@@ -43,7 +43,7 @@ def prove(penalty: Penalty, module: nn.Module, batch: Any) -> None:
         culprits = _culprits(module, str(error))
         where = f" ({culprits})" if culprits else ""
         first, _, rest = str(sentence).partition("\n")
-        raise UsageError(f"{first}{where}\n{rest}\nor:       {OTHERWISE}") from error
+        raise UsageError(f"{first.removesuffix('.')}{where}.\n{rest}\nor:       {OTHERWISE}") from error
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -1,4 +1,4 @@
-"""Every study under experiments/ runs, short."""
+"""The study runs, short."""
 
 import runpy
 
@@ -8,7 +8,7 @@ from conftest import REPOSITORY, runs_of
 
 
 @pytest.mark.slow
-def test_diabetes(project, client, monkeypatch, capsys):
+def test_the_study(project, client, monkeypatch, capsys):
     monkeypatch.setenv("STUDY_SEEDS", "1")
     monkeypatch.setenv("STUDY_EPOCHS", "1")
     monkeypatch.setenv("STUDY_FIGURE", str(project / "figure.png"))
