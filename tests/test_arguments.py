@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gradgrad.arguments import config_files, expand_includes, insert_config, join_values, set_item, split_indexed
 from gradgrad.errors import UsageError
@@ -70,9 +71,9 @@ def test_a_circle_of_includes_is_refused(folder):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--config=a", "--x=1"], ["--config=a", '--config={"m": 1}', "--x=1"]),
-        (["--x=1"], ['--config={"m": 1}', "--x=1"]),
-        (["--x=1", "--config=a", "--y=2"], ["--x=1", "--config=a", '--config={"m": 1}', "--y=2"]),
+        (["--config=a", "--x=1"], ["--config=a", "--config={m: 1}", "--x=1"]),
+        (["--x=1"], ["--config={m: 1}", "--x=1"]),
+        (["--x=1", "--config=a", "--y=2"], ["--x=1", "--config=a", "--config={m: 1}", "--y=2"]),
     ],
 )
 def test_insert_config_goes_between_files_and_overrides(arguments, expected):
@@ -123,3 +124,9 @@ def test_set_item_in_a_list(tree):
 def test_set_item_elsewhere_is_refused(tree, name, message):
     with pytest.raises(UsageError, match=message):
         set_item(tree, name, 1)
+
+
+def test_infinity_survives_on_its_way_into_a_config():
+    (argument,) = insert_config([], {"p": float("inf"), "text": "a: b\n  c, " + "long " * 50, "small": 1e-7, "none": None})
+    assert "\n" not in argument
+    assert yaml.safe_load(argument.removeprefix("--config="))["p"] == float("inf")

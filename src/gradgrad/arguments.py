@@ -1,6 +1,5 @@
 """Rewrite a command line into one that jsonargparse understands: includes, list items by index, a config in between."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -122,7 +121,9 @@ def insert_config(arguments: Sequence[str], tree: dict[str, Any]) -> list[str]:
         The longer command line.
     """
     after = 1 + max((n for n, argument in enumerate(arguments) if is_config(argument)), default=-1)
-    return [*arguments[:after], f"--config={json.dumps(tree)}", *arguments[after:]]
+    # YAML on one line, not JSON, which has no word for infinity.
+    config = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
+    return [*arguments[:after], f"--config={config}", *arguments[after:]]
 
 
 def split_indexed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

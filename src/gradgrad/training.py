@@ -1,6 +1,5 @@
 """LightningCLI's verbs (fit, validate, test, predict), each as one tracked run."""
 
-import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -130,7 +129,7 @@ class TrainingCLI(LightningCLI):
             tree = yaml.safe_load(parser.dump(config, skip_unset=False))[self.verb]
             for name, value in indexed.items():
                 set_item(tree, name, value)
-            plain = [f"--config={json.dumps(tree)}", *shown]
+            plain = insert_config(shown, tree)
         return parser.parse_args([self.verb, *plain])
 
     @override

@@ -341,6 +341,10 @@ def test_a_gradient_scaler_scales_the_whole_objective_and_not_the_inner_gradient
     assert penalized.norms["gradient_norm"].item() == pytest.approx(norm.item(), rel=0.01)
 
 
+def test_infinity_may_be_written_as_a_word():
+    assert GradientNormPenalty(1.0, p="inf").p == math.inf
+
+
 def test_the_short_form_for_one_penalty():
     module = cases.Regression(cases.network())
     short = GradientNormPenalty(0.7)(module, BATCH, 3)
@@ -350,7 +354,7 @@ def test_the_short_form_for_one_penalty():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"p": 0.5}, r"p 0\.5; write 1, 2, 4, another number from 1 on, or \.inf\."),
+        ({"p": 0.5}, r"p 0\.5; write 1, 2, 4, another number from 1 on, or inf\."),
         ({"p": "two"}, r"p 'two'; write 1, 2, 4"),
         ({"p": math.nan}, r"p nan; write 1, 2, 4"),
         ({"method": "magic"}, r"method 'magic'; write exact, finite_difference or sam\."),

@@ -21,23 +21,26 @@ def test_value_and_slopes_are_those_of_autograd(p):
     slopes = torch.autograd.grad(expected, leaves)
     norm = p_norm(PIECES, p)
     torch.testing.assert_close(norm.value, expected.detach(), rtol=1e-14, atol=0)
-    for actual, slope in zip(norm.slopes, slopes, strict=True):
-        torch.testing.assert_close(actual, slope, rtol=1e-13, atol=1e-15)
+    for direction, slope in zip(norm.directions, slopes, strict=True):
+        torch.testing.assert_close(direction * norm.factor, slope, rtol=1e-13, atol=1e-15)
+    expected_slope = torch.cat([slope.flatten() for slope in slopes]).norm()
+    torch.testing.assert_close(norm.slope, expected_slope, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("p", [1, 2, 4, math.inf])
 def test_zero_has_a_slope_of_zero(p):
     norm = p_norm([torch.zeros(2), torch.zeros(1)], p)
     assert norm.value == 0
-    assert [slope.tolist() for slope in norm.slopes] == [[0, 0], [0]]
+    assert [(direction * norm.factor).tolist() for direction in norm.directions] == [[0, 0], [0]]
+    assert norm.slope == 0
 
 
 def test_equal_peaks_share_the_slope():
-    assert p_norm([torch.tensor([2.0, -2.0, 1.0])], math.inf).slopes[0].tolist() == [0.5, -0.5, 0]
+    assert p_norm([torch.tensor([2.0, -2.0, 1.0])], math.inf).directions[0].tolist() == [0.5, -0.5, 0]
 
 
 def test_high_powers_neither_overflow_nor_vanish():
     for scale in (1e-20, 1e20):
         norm = p_norm([torch.tensor([3.0, 4.0]) * scale], 4)
         assert norm.value.item() == pytest.approx((81 + 256) ** 0.25 * scale, rel=1e-6)
-        assert norm.slopes[0].isfinite().all()
+        assert norm.directions[0].isfinite().all()

@@ -58,12 +58,35 @@ class LossEvaluation:
             self._gradients = {name: g for name, g in zip(self.params, found, strict=True) if g is not None}
         return self._gradients
 
-    @property
-    def objective(self) -> Tensor:
-        """The loss, to be differentiated by the optimizer's backward: from what is known, where its graph has been spent."""
-        if self._needs_graph or self._gradients is None:
+    def objective(self, plain: float | Tensor = 0.0) -> Tensor:
+        """Give the loss to the optimizer's backward: from what is known already, where its graph has been spent.
+
+        Args:
+            plain: a multiple of the loss's own gradient to hand on besides.
+
+        Returns:
+            Scalar with the value of the loss, and 1 + ``plain`` times its gradient.
+        """
+        if isinstance(plain, float) and plain == 0 and (self._needs_graph or self._gradients is None):
             return self.loss
-        return known(self.loss, [self.params[name] for name in self._gradients], list(self._gradients.values()))
+        if isinstance(plain, float) and plain == -1:  # SAM: the gradient here is not wanted at all
+            return self.loss.detach()
+        return self.own_gradient(1 + plain, self.loss)
+
+    def own_gradient(self, share: float | Tensor, value: Tensor | None = None) -> Tensor:
+        """Make a scalar whose gradient is a multiple of the loss's own.
+
+        Args:
+            share: the multiple.
+            value: of the scalar; 0 unless told.
+
+        Returns:
+            Scalar.
+        """
+        value = torch.zeros_like(self.loss) if value is None else value
+        scale = torch.as_tensor(share, dtype=value.dtype, device=value.device)
+        gradients = [gradient.detach() for gradient in self.gradients.values()]
+        return known(value, [self.params[name] for name in self.gradients], gradients, scale)
 
     def again(self, params: Mapping[str, Tensor] | None = None, batch: Any = None) -> Tensor:
         """Evaluate the loss once more, with the same dropout masks, and without moving buffers.
@@ -145,11 +168,14 @@ def kernels(module: nn.Module, twice: bool) -> Iterator[None]:
     if not twice:
         yield
         return
-    cudnn = torch.backends.cudnn.enabled
-    recurrent = any(isinstance(layer, nn.RNNBase) for layer in module.modules())
     with sdpa_kernel(SDPBackend.MATH):
+        with_cudnn = torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
+        if not with_cudnn or not any(isinstance(layer, nn.RNNBase) for layer in module.modules()):
+            yield
+            return
+        cudnn = torch.backends.cudnn.enabled
+        torch.backends.cudnn.enabled = False
         try:
-            torch.backends.cudnn.enabled = cudnn and not recurrent
             yield
         finally:
             torch.backends.cudnn.enabled = cudnn

@@ -37,7 +37,7 @@ class GradientNormPenalty(Penalty):
 
     Args:
         weight: :math:`w \ge 0`, for squared norms in parameters squared per unit of loss; 0 costs nothing and changes nothing.
-        p: 1 or larger, ``.inf`` for the largest entry. 2 is the only smooth norm.
+        p: 1 or larger, ``inf`` for the largest entry. 2 is the only smooth norm.
         squared: the square of the norm is smooth at zero too.
         method: see above.
         radius: r, in units of the parameters; 0.01 for finite differences, 0.05 for ``sam``. In bfloat16 take 0.1: the
@@ -60,7 +60,7 @@ class GradientNormPenalty(Penalty):
     def __init__(
         self,
         weight: float,
-        p: float = 2.0,
+        p: float | Literal["inf"] = 2.0,
         squared: bool = True,
         method: Literal["exact", "finite_difference", "sam"] = "exact",
         radius: float | None = None,
@@ -71,9 +71,10 @@ class GradientNormPenalty(Penalty):
         warmup_steps: int = 0,
     ) -> None:
         super().__init__(weight, every, warmup_steps)
+        p = math.inf if p == "inf" else p
         _require(method in RADII, f"method {method!r}; write exact, finite_difference or sam.")
         _require(scope in ("local", "global"), f"scope {scope!r}; write local or global.")
-        _require(isinstance(p, int | float) and p >= 1, f"p {p!r}; write 1, 2, 4, another number from 1 on, or .inf.")
+        _require(isinstance(p, int | float) and p >= 1, f"p {p!r}; write 1, 2, 4, another number from 1 on, or inf.")
         _require(
             method != "exact" or radius is None,
             f"radius {radius} with method exact; write finite_difference or sam, or no radius.",
@@ -113,35 +114,36 @@ class GradientNormPenalty(Penalty):
         """
         if self.micro_batch_size is None:
             return self._term(evaluation, weight)
-        parts = micro_batches(evaluation.batch, self.micro_batch_size)
-        terms = [(n, self._term(evaluation.part(batch), weight)) for n, batch in parts]
-        total = sum(n for n, _ in terms)
-        value = torch.stack([term.value * (n / total) for n, term in terms]).sum()
+        parts = [(n, evaluation.part(piece)) for n, piece in micro_batches(evaluation.batch, self.micro_batch_size)]
+        terms = [(n, part, self._term(part, weight)) for n, part in parts]
+        total = sum(n for n, _ in parts)
+        value = torch.stack([(term.value + _own(part, term.plain)) * (n / total) for n, part, term in terms]).sum()
         power = 2 if self.squared else 1
-        norm = torch.stack([term.norm.pow(power) * (n / total) for n, term in terms]).sum().pow(1 / power)
+        norm = torch.stack([term.norm.pow(power) * (n / total) for n, _, term in terms]).sum().pow(1 / power)
         return PenaltyTerm(value, norm)
 
     def _term(self, evaluation: LossEvaluation, weight: float) -> PenaltyTerm:
-        gradients = evaluation.gradients
-        chosen = select(evaluation.params, self.parameter_pattern, type(self).__name__)
-        pieces = self._over_processes(
-            [gradients.get(name, torch.zeros_like(evaluation.params[name])).detach() for name in chosen]
+        gradients, params = evaluation.gradients, evaluation.params
+        chosen = select(params, self.parameter_pattern, type(self).__name__)
+        norm = p_norm(
+            self._over_processes([gradients.get(name, torch.zeros_like(params[name])).detach() for name in chosen]), self.p
         )
-        norm, slopes = p_norm(pieces, self.p)
-        scale = weight * (2 * norm if self.squared else 1)
-        value = weight * (norm.square() if self.squared else norm)
+        value = weight * (norm.value.square() if self.squared else norm.value)
+        steepness = norm.value * (2 * weight) if self.squared else weight  # of the penalty in the norm
+        directions = dict(zip(chosen, norm.directions, strict=True))
         if self.method == "exact":
-            used = [(gradients[name], slope * scale) for name, slope in zip(chosen, slopes, strict=True) if name in gradients]
-            return PenaltyTerm(known(value, *zip(*used, strict=True)) if used else value, norm)
-        length = p_norm(slopes, 2).value
-        direction = dict(zip(chosen, (s * (self.radius / torch.where(length > 0, length, 1)) for s in slopes), strict=True))
-        ahead = evaluation.again({name: p + direction[name] if name in direction else p for name, p in evaluation.params.items()})
+            force = steepness * norm.factor  # v = force * directions
+            used = [name for name in chosen if name in gradients]
+            surrogate = known(value, [gradients[name] for name in used], [directions[name] for name in used], force)
+            return PenaltyTerm(surrogate, norm.value)
+        stride = self.radius * norm.factor / torch.where(norm.slope > 0, norm.slope, 1)
+        ahead = evaluation.again(
+            {name: torch.addcmul(p, directions[name], stride) if name in directions else p for name, p in params.items()}
+        )
         if self.method == "sam":
-            value, share = weight * (ahead.detach() - evaluation.loss.detach()), norm.new_tensor(weight)
-        else:
-            share = scale * length / self.radius
-        leaves = [evaluation.params[name] for name in gradients]
-        return PenaltyTerm(known(value, [ahead, *leaves], [share, *(-share * g.detach() for g in gradients.values())]), norm)
+            return PenaltyTerm(weight * (ahead - evaluation.loss.detach()), norm.value, -weight)
+        share = steepness * norm.slope / self.radius  # |v| / r
+        return PenaltyTerm(known(value, [ahead], [share]), norm.value, -share)
 
     def _over_processes(self, pieces: list[Tensor]) -> list[Tensor]:
         if self.scope == "local" or not (dist.is_available() and dist.is_initialized()):
@@ -150,6 +152,10 @@ class GradientNormPenalty(Penalty):
         dist.all_reduce(flat)
         flat /= dist.get_world_size()
         return [part.view_as(piece) for part, piece in zip(torch.split(flat, [p.numel() for p in pieces]), pieces, strict=True)]
+
+
+def _own(part: LossEvaluation, share: float | Tensor) -> float | Tensor:
+    return 0.0 if isinstance(share, float) and share == 0 else part.own_gradient(share)
 
 
 def _require(sound: bool, sentence: str) -> None:

@@ -11,8 +11,8 @@ from gradgrad.errors import UsageError
 
 class _Known(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], *inputs: Tensor) -> Tensor:
-        ctx.gradients = gradients
+    def forward(ctx: Any, value: Tensor, gradients: Sequence[Tensor], scale: Tensor, *inputs: Tensor) -> Tensor:
+        ctx.gradients, ctx.scale = gradients, scale
         return value.clone()
 
     @staticmethod
@@ -22,19 +22,22 @@ class _Known(torch.autograd.Function):
                 "A penalized loss can be differentiated once only; got create_graph=True.\n"
                 "write:    module.loss(batch), the unpenalized loss, where higher derivatives are wanted"
             )
-        return (None, None, *(slope * gradient for gradient in ctx.gradients))
+        factor = slope * ctx.scale
+        return (None, None, None, *(factor * gradient for gradient in ctx.gradients))
 
 
-def known(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+def known(value: Tensor, inputs: Sequence[Tensor], gradients: Sequence[Tensor], scale: Tensor | None = None) -> Tensor:
     """Make a scalar of the given value, with the given gradient with respect to the given inputs.
 
     Args:
         value: scalar; its own graph is not used.
         inputs: tensors with a graph, or leaves.
-        gradients: what backward hands each of them, times the outer slope; same shapes as ``inputs``.
+        gradients: what backward hands each of them, times the outer slope; no graph, same shapes as ``inputs``.
+        scale: scalar, a factor of all gradients; None is 1.
 
     Returns:
         Scalar that can be differentiated once; a second time is an error, not a wrong number.
     """
-    result: Tensor = _Known.apply(value.detach(), [gradient.detach() for gradient in gradients], *inputs)  # type: ignore[no-untyped-call]
+    scale = torch.ones_like(value) if scale is None else scale
+    result: Tensor = _Known.apply(value.detach(), gradients, scale, *inputs)  # type: ignore[no-untyped-call]
     return result

@@ -58,6 +58,8 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step
     loss = evaluation.loss.detach()
     if not found:
         return Penalized(evaluation.loss, loss, torch.zeros_like(loss), {})
-    penalty_value = torch.stack([term.value for _, term in found]).sum()
+    first, *others = [term.value for _, term in found]
+    penalty_value = sum(others, first)
     norms = {p.norm_name: term.norm for p, term in found}
-    return Penalized(evaluation.objective + penalty_value, loss, penalty_value.detach(), norms)
+    plain = sum((term.plain for _, term in found), 0.0)
+    return Penalized(evaluation.objective(plain) + penalty_value, loss, penalty_value.detach(), norms)

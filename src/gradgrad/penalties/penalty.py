@@ -14,12 +14,15 @@ class PenaltyTerm(NamedTuple):
     """A penalty at one step.
 
     Attributes:
-        value: scalar, in units of the loss; its gradient is the penalty's.
+        value: scalar, in units of the loss; its gradient is the penalty's, but for ``plain``.
         norm: scalar without graph: what the penalty keeps small, before weight and square.
+        plain: the penalty's gradient has besides this multiple of the loss's own gradient, which :func:`penalize` adds where it
+            costs nothing.
     """
 
     value: Tensor
     norm: Tensor
+    plain: float | Tensor = 0.0
 
 
 class Penalty(nn.Module, ABC):
