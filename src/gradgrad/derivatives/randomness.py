@@ -33,7 +33,21 @@ class RandomState(NamedTuple):
         """
         if device.type == "cpu":
             return cls(torch.get_rng_state(), None, None)
-        return cls(torch.get_rng_state(), device, torch.get_device_module(device).get_rng_state(device))
+        generators = torch.get_device_module(device)
+        # MPS is one device, and its functions take none.
+        state = generators.get_rng_state() if device.type == "mps" else generators.get_rng_state(device)
+        return cls(torch.get_rng_state(), device, state)
+
+    def restore(self) -> None:
+        """Set the generators to this state."""
+        torch.set_rng_state(self.cpu)
+        if self.device is None:
+            return
+        generators = torch.get_device_module(self.device)
+        if self.device.type == "mps":
+            generators.set_rng_state(self.on_device)
+        else:
+            generators.set_rng_state(self.on_device, self.device)
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
@@ -42,9 +56,9 @@ class RandomState(NamedTuple):
         Yields:
             Nothing.
         """
-        devices, kind = ([], "cuda") if self.device is None else ([self.device.index or 0], self.device.type)
-        with torch.random.fork_rng(devices=devices, device_type=kind):
-            torch.set_rng_state(self.cpu)
-            if self.device is not None and self.on_device is not None:
-                torch.get_device_module(self.device).set_rng_state(self.on_device, self.device)
+        outside = self.capture(self.device or torch.device("cpu"))
+        self.restore()
+        try:
             yield
+        finally:
+            outside.restore()
