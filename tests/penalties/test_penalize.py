@@ -209,3 +209,13 @@ def test_a_loss_that_is_no_number_is_refused():
         UsageError, match=r"^Regression\.loss gave nan, which cannot be penalized\.\nwrite:    a smaller learning rate"
     ):
         penalize(module, BATCH, [GradientNormPenalty(0.5)])
+
+
+def test_one_penalty_needs_no_list_and_what_is_none_is_refused():
+    module = cases.Regression(cases.network())
+    one = penalize(module, BATCH, GradientNormPenalty(0.5))
+    assert torch.equal(one.total, penalize(module, BATCH, [GradientNormPenalty(0.5)]).total)
+    with pytest.raises(
+        UsageError, match=r"^penalize got a Linear among the penalties; expected instances of gradgrad\.penalties\.Penalty\."
+    ):
+        penalize(module, BATCH, [nn.Linear(1, 1)])

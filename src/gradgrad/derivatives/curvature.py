@@ -84,12 +84,12 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             return self._pass(ordinary(vectors.detach()))
 
     def _pass(self, vectors: Tensor) -> Tensor:
-        columns = [self._split(column) for column in vectors.unbind(1)]
-        total = torch.zeros_like(vectors)
+        columns = [self._split(column) for column in vectors.T.contiguous()]
+        total = torch.zeros_like(vectors.T, memory_format=torch.contiguous_format)  # each vector's numbers side by side
         state = [(p.data_ptr(), p._version) for p in self._params]
         if self._kept is not None and self._kept[0] == state:
             self._add(total, self._kept[1], columns, 1)
-            return total
+            return total.T
         self._kept = None
         built, samples = 0, 0
         with self._random.replayed(), double_backward(self._who):
@@ -101,12 +101,12 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             raise UsageError(f"{self._who} got no batches; expected one at least.")
         if built == 1:
             self._kept = (state, product)
-        return total / samples
+        return total.T / samples
 
     def _add(self, total: Tensor, product: Product, columns: list[list[Tensor]], count: int) -> None:
         for k, column in enumerate(columns):
             flat = torch.cat([piece.reshape(-1).to(self.dtype) for piece in product(column)])
-            total[:, k].add_(flat, alpha=count)
+            total[k].add_(flat, alpha=count)
 
     def _loss(self, value: Tensor) -> Tensor:
         if not scalar(value, self._who).requires_grad:

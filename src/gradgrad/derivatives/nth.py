@@ -28,7 +28,7 @@ def nth_derivative(f: Function, order: int) -> Function:
     Raises:
         UsageError: a negative order; when called: x not real, or an output of another shape.
     """
-    _require_order(order, "nth_derivative")
+    require_order(order, "nth_derivative")
     return lambda x: _derivatives(f, x, order, "nth_derivative")[-1]
 
 
@@ -46,7 +46,7 @@ def derivatives(f: Function, x: Tensor, order: int) -> tuple[Tensor, ...]:
     Raises:
         UsageError: a negative order, x not real, or an output of another shape.
     """
-    _require_order(order, "derivatives")
+    require_order(order, "derivatives")
     return _derivatives(f, x, order, "derivatives")
 
 
@@ -69,7 +69,7 @@ def directional_derivative(f: Function, x: Tensor, v: Tensor, order: int = 1) ->
         UsageError: a negative order, x or v not real, or of different shapes.
     """
     who = "directional_derivative"
-    _require_order(order, who)
+    require_order(order, who)
     require_real(x, "'x'", who)
     require_real(v, "'v'", who)
     if v.shape != x.shape:
@@ -104,7 +104,16 @@ def _derivatives(f: Function, x: Tensor, order: int, who: str) -> tuple[Tensor, 
     return tuple(values) if keep else tuple(value.detach() for value in values)
 
 
-def _require_order(order: int, who: str) -> None:
+def require_order(order: int, who: str) -> None:
+    """Refuse what is no order of a derivative.
+
+    Args:
+        order: what was given.
+        who: the function that was called.
+
+    Raises:
+        UsageError: not a whole number, or below 0.
+    """
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise UsageError(f"{who} got order {order!r}; expected a whole number that is 0 (f itself) or larger.")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.overrides import resolve_name
 
+from gradgrad.derivatives.nth import require_order
 from gradgrad.derivatives.params import require_real
 from gradgrad.derivatives.taylor_rules import ALIASES, BLIND, LINEAR, RULES
 from gradgrad.derivatives.truncated import Truncated, linear_map, series_in
@@ -65,8 +66,7 @@ def _require(x: Tensor, order: int, direction: Tensor | None, coefficients: bool
     if isinstance(x, Series) or isinstance(direction, Series):
         raise UsageError(NESTED)
     require_real(x, "'x'", "taylor")
-    if isinstance(order, bool) or not isinstance(order, int) or order < 0:
-        raise UsageError(f"taylor got order {order!r}; expected a whole number that is 0 (f itself) or larger.")
+    require_order(order, "taylor")
     if not coefficients and math.factorial(order) > torch.finfo(x.dtype).max:
         raise UsageError(f"taylor got order {order}, of which the factorial overflows {x.dtype}; write coefficients=True.")
     if direction is None:

@@ -1,11 +1,12 @@
 """A loss with its penalties, in one call from a ``training_step``."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from gradgrad.errors import UsageError
 from gradgrad.penalties.evaluation import LossEvaluation
 from gradgrad.penalties.penalty import Penalty, PenaltyTerm
 from gradgrad.penalties.proof import prove
@@ -27,7 +28,7 @@ class Penalized(NamedTuple):
     norms: dict[str, Tensor]
 
 
-def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step: int = 0) -> Penalized:
+def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module] | Penalty, step: int = 0) -> Penalized:
     r"""Evaluate :math:`L(\theta) + \sum_i P_i(\theta)` at a batch.
 
     In a LightningModule: ``penalized = penalize(self, batch, self.penalties, self.global_step)``; return ``penalized.total``.
@@ -37,7 +38,7 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step
     Args:
         module: has ``loss(batch)``, the mean loss over the samples; for input gradients its forward maps inputs to outputs.
         batch: what ``module.loss`` takes.
-        penalties: of this package, or own subclasses of ``Penalty``.
+        penalties: one or several; of this package, or own subclasses of ``Penalty``.
         step: optimizer steps done so far, for warm-up and ``every``.
 
     Returns:
@@ -47,12 +48,12 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step
         UsageError: the module has no loss, its loss is not a number, or PyTorch cannot differentiate it twice; the last is found
             at the first call, before a warm-up is over.
     """
-    terms = list(penalties)
+    terms = _listed(penalties)
     for penalty in terms:
-        if isinstance(penalty, Penalty) and penalty.weight > 0 and not penalty.proved:
+        if penalty.weight > 0 and not penalty.proved:
             prove(penalty, module, batch)
             penalty.proved = True
-    active = [(p, w) for p in terms if isinstance(p, Penalty) and (w := p.weight_at(step)) > 0]
+    active = [(p, w) for p in terms if (w := p.weight_at(step)) > 0]
     evaluation = LossEvaluation(module, batch, any(p.needs_graph for p, _ in active), any(p.passes_again for p, _ in active))
     found: list[tuple[Penalty, PenaltyTerm]] = [(p, p.term(evaluation, w)) for p, w in active]
     loss = evaluation.loss.detach()
@@ -63,3 +64,14 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module], step
     norms = {p.norm_name: term.norm for p, term in found}
     plain = sum((term.plain for _, term in found), 0.0)
     return Penalized(evaluation.objective(plain) + penalty_value, loss, penalty_value.detach(), norms)
+
+
+def _listed(penalties: Iterable[nn.Module] | Penalty) -> list[Penalty]:
+    listed = [penalties] if isinstance(penalties, Penalty) else list(penalties)
+    for penalty in listed:
+        if not isinstance(penalty, Penalty):
+            raise UsageError(
+                f"penalize got a {type(penalty).__name__} among the penalties; expected instances of gradgrad.penalties.Penalty.\n"
+                "write:    GradientNormPenalty(weight), or a subclass of Penalty with your own term()"
+            )
+    return cast(list[Penalty], listed)
