@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from gradgrad.penalties import GradientNormPenalty, evaluation, penalize
+from gradgrad.penalties import GradientNormPenalty, penalize
+from gradgrad.penalties.evaluation import LossEvaluation
 
 
 class Regression(nn.Module):
@@ -16,7 +17,7 @@ class Regression(nn.Module):
 
 
 def test_an_exact_penalty_stays_on_its_device(monkeypatch):
-    monkeypatch.setattr(evaluation, "_require_number", lambda loss, module: None)  # there is no number to look at
+    monkeypatch.setattr(LossEvaluation, "require_gradient", lambda self: None)  # there is no number to look at
     module = Regression().to("meta")
     batch = torch.empty(8, 3, device="meta"), torch.empty(8, 1, device="meta")
     for penalty in (GradientNormPenalty(0.5), GradientNormPenalty(0.5, p=4, squared=False), GradientNormPenalty(0.5, p="inf")):

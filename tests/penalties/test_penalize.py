@@ -211,11 +211,27 @@ def test_a_loss_that_is_no_number_is_refused():
         penalize(module, BATCH, [GradientNormPenalty(0.5)])
 
 
+def test_without_a_graph_there_is_nothing_to_penalize():
+    module = cases.Regression(cases.network())
+    with torch.no_grad():
+        assert penalize(module, BATCH, [GradientNormPenalty(0.0)]).total == module.loss(BATCH)
+        with pytest.raises(
+            UsageError, match=r"^Regression\.loss gave a loss without a graph, which has no gradient to penalize\.\nwrite: "
+        ):
+            penalize(module, BATCH, [GradientNormPenalty(0.5)])
+
+
+def test_no_norm_hides_another():
+    module = cases.Regression(cases.network())
+    terms = [GradientNormPenalty(0.5), InputGradientPenalty(0.1), GradientNormPenalty(0.5, p=1)]
+    norms = penalize(module, BATCH, terms).norms
+    assert list(norms) == ["gradient_norm_0", "input_gradient_norm", "gradient_norm_2"]
+    assert norms["gradient_norm_0"] < norms["gradient_norm_2"]
+
+
 def test_one_penalty_needs_no_list_and_what_is_none_is_refused():
     module = cases.Regression(cases.network())
     one = penalize(module, BATCH, GradientNormPenalty(0.5))
     assert torch.equal(one.total, penalize(module, BATCH, [GradientNormPenalty(0.5)]).total)
-    with pytest.raises(
-        UsageError, match=r"^penalize got a Linear among the penalties; expected instances of gradgrad\.penalties\.Penalty\."
-    ):
+    with pytest.raises(UsageError, match=r"^penalize got a Linear among the penalties; expected gradgrad\.penalties\.Penalty\."):
         penalize(module, BATCH, [nn.Linear(1, 1)])

@@ -29,7 +29,7 @@ class GradientNormRegressor(LightningModule):
     Logged, by step: ``train/loss`` (unpenalized), ``train/gradient_norm`` (of the unpenalized loss's gradient as the
     penalty measures it, else the Euclidean norm of the gradient of all that is minimized; under gradient accumulation that of a
     micro-batch with a penalty, of the accumulated gradient without one), ``train/input_gradient_norm`` with an input penalty,
-    ``train/penalty``;
+    ``train/penalty`` (their sum); of several penalties of one kind each norm has its place in the list as a suffix;
     by epoch: ``val/loss`` and ``test/loss`` (unpenalized), with ``rmse`` and ``mae`` in the target's unit and ``r2`` without.
     A loss has the unit of the criterion on standardized targets: none for MSE and Huber, nats for the Gaussian likelihood.
 

@@ -29,7 +29,7 @@ class LossEvaluation:
         loss: scalar with its graph.
 
     Raises:
-        UsageError: the module has no loss, no trainable parameters, or its loss is no scalar or not a number.
+        UsageError: the module has no loss or no trainable parameters, or its loss is no scalar.
     """
 
     def __init__(
@@ -48,7 +48,25 @@ class LossEvaluation:
         with kernels(module, needs_graph):
             self.loss = self.again() if aside else module.loss(batch)  # type: ignore[operator]
         self._random = random
-        _require_number(self.loss, module)
+        _require_scalar(self.loss, module)
+
+    def require_gradient(self) -> None:
+        """Insist on a loss that has a gradient.
+
+        Raises:
+            UsageError: the loss is not a number, or has no graph.
+        """
+        name = type(self.module).__name__
+        if not self.loss.requires_grad:
+            raise UsageError(
+                f"{name}.loss gave a loss without a graph, which has no gradient to penalize.\n"
+                "write:    penalize in training_step only, or under torch.enable_grad()"
+            )
+        if self.loss.isnan():
+            raise UsageError(
+                f"{name}.loss gave nan, which cannot be penalized.\n"
+                "write:    a smaller learning rate or weight, or gradient clipping"
+            )
 
     @property
     def gradients(self) -> dict[str, Tensor]:
@@ -193,12 +211,8 @@ def _require_loss(module: nn.Module, params: Mapping[str, Tensor]) -> None:
         raise UsageError(f"penalize got a {name} without trainable parameters; unfreeze some, or leave the penalty out.")
 
 
-def _require_number(loss: object, module: nn.Module) -> None:
+def _require_scalar(loss: object, module: nn.Module) -> None:
     name = type(module).__name__
     if not isinstance(loss, Tensor) or loss.dim():
         what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"of type {type(loss).__name__}"
         raise UsageError(f"{name}.loss gave a loss {what}; expected a scalar tensor, the mean over the samples.")
-    if loss.isnan():
-        raise UsageError(
-            f"{name}.loss gave nan, which cannot be penalized.\nwrite:    a smaller learning rate or weight, or gradient clipping"
-        )

@@ -19,7 +19,7 @@ class Penalized(NamedTuple):
         total: scalar to minimize.
         loss: the unpenalized loss, without graph.
         penalty: sum of the penalties' values, without graph; 0 where none is in force.
-        norms: what each penalty in force keeps small, by ``norm_name``.
+        norms: what each penalty in force keeps small, by ``norm_name``; where several share one, with their place in the list.
     """
 
     total: Tensor
@@ -53,16 +53,18 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module] | Pen
         if penalty.weight > 0 and not penalty.proved:
             prove(penalty, module, batch)
             penalty.proved = True
+    names = {id(p): name for p, name in zip(terms, _names(terms), strict=True)}
     active = [(p, w) for p in terms if (w := p.weight_at(step)) > 0]
     evaluation = LossEvaluation(module, batch, any(p.needs_graph for p, _ in active), any(p.passes_again for p, _ in active))
-    found: list[tuple[Penalty, PenaltyTerm]] = [(p, p.term(evaluation, w)) for p, w in active]
     loss = evaluation.loss.detach()
-    if not found:
+    if not active:
         return Penalized(evaluation.loss, loss, torch.zeros_like(loss), {})
-    first, *others = [term.value for _, term in found]
+    evaluation.require_gradient()
+    found: list[PenaltyTerm] = [p.term(evaluation, w) for p, w in active]
+    first, *others = [term.value for term in found]
     penalty_value = sum(others, first)
-    norms = {p.norm_name: term.norm for p, term in found}
-    plain = sum((term.plain for _, term in found), 0.0)
+    norms = {names[id(p)]: term.norm for (p, _), term in zip(active, found, strict=True)}
+    plain = sum((term.plain for term in found), 0.0)
     return Penalized(evaluation.objective(plain) + penalty_value, loss, penalty_value.detach(), norms)
 
 
@@ -71,7 +73,12 @@ def _listed(penalties: Iterable[nn.Module] | Penalty) -> list[Penalty]:
     for penalty in listed:
         if not isinstance(penalty, Penalty):
             raise UsageError(
-                f"penalize got a {type(penalty).__name__} among the penalties; expected instances of gradgrad.penalties.Penalty.\n"
+                f"penalize got a {type(penalty).__name__} among the penalties; expected gradgrad.penalties.Penalty.\n"
                 "write:    GradientNormPenalty(weight), or a subclass of Penalty with your own term()"
             )
     return cast(list[Penalty], listed)
+
+
+def _names(penalties: list[Penalty]) -> list[str]:
+    names = [penalty.norm_name for penalty in penalties]
+    return [f"{name}_{place}" if names.count(name) > 1 else name for place, name in enumerate(names)]

@@ -31,6 +31,7 @@ def prove(penalty: Penalty, module: nn.Module, batch: Any) -> None:
     try:
         with RandomState.capture(_device(module)).replayed():
             evaluation = LossEvaluation(module, batch, penalty.needs_graph, penalty.passes_again, aside=True)
+            evaluation.require_gradient()
             term = penalty.term(evaluation, penalty.weight)
             if penalty.needs_graph:
                 refuse_silent_losses(evaluation.loss, list(evaluation.gradients.values()), who)
