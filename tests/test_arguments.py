@@ -41,8 +41,8 @@ def test_includes_come_before_what_includes_them(folder):
     assert [a.replace("deep/../", "") for a in expand_includes(["-c", "top.yaml", "--c=4"])] == [
         "--config=base.yaml",
         "--config=base.yaml",
-        "--config=deep/middle.yaml",
-        "--config=top.yaml",
+        "--config={b: 2}",  # without its key `config`, or jsonargparse would include once more, over what came in between
+        "--config={c: 3}",
         "--c=4",
     ]
 

@@ -23,6 +23,7 @@ def test_an_experiment(project, run_cli, client, config):
     assert code == 0, said
     (run,) = runs_of(client, config.stem)
     assert run.info.status == "FINISHED"
+    assert run.data.tags["checkpoint.best"].endswith("best.ckpt")  # the base's checkpoints, through two includes too
     for verb in ("validate", "test", "predict"):
         assert run_cli(verb, "-c", config, "--ckpt_path=best", "--trainer.enable_progress_bar=false")[0] == 0
     assert len(runs_of(client, config.stem)) == 1

@@ -58,18 +58,18 @@ def config_files(arguments: Sequence[str]) -> list[Path]:
     return [Path(value) for value in values if value and not value.startswith("{")]
 
 
-def with_includes(file: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+def with_includes(file: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
     """List a config file after those that it includes by its key ``config``.
 
     jsonargparse merges several ``--config`` key by key, but lets an included file lose whole branches (``trainer``) to the
-    including one; so an include becomes a ``--config`` of its own.
+    including one; so an include becomes a ``--config`` of its own, and the file that includes it is written out without that key.
 
     Args:
         file: a YAML file; one that is missing or broken is left for the parser to complain of.
         above: the files that led here.
 
     Yields:
-        Included files first.
+        Values of ``--config``, included files first: a file's name, or the content of one that includes others.
 
     Raises:
         UsageError: a file includes itself, or something that is no file; or it is no text.
@@ -82,13 +82,19 @@ def with_includes(file: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         tree = None
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not a text file in UTF-8: {error.reason}.\nexpected: lines of `key: value`") from error
-    included = tree.get("config") if isinstance(tree, dict) else None
+    tree = tree if isinstance(tree, dict) else {}
+    included = tree.get("config")
     names = [included] if isinstance(included, str) else included or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise UsageError(f"{file}: config is {included}.\nexpected: the name of a YAML file, or a list of names")
     for name in names:
         yield from with_includes(file.parent / name, (*above, file.resolve()))
-    yield file
+    yield _on_one_line({key: value for key, value in tree.items() if key != "config"}) if names else str(file)
+
+
+def _on_one_line(tree: dict[str, Any]) -> str:
+    # YAML, not JSON, which has no word for infinity.
+    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
 
 
 def expand_includes(arguments: Sequence[str]) -> list[str]:
@@ -104,7 +110,7 @@ def expand_includes(arguments: Sequence[str]) -> list[str]:
     for argument in join_values(arguments):
         value = argument.partition("=")[2]
         if is_config(argument) and value and not value.startswith("{"):
-            expanded += [f"--config={file}" for file in with_includes(Path(value))]
+            expanded += [f"--config={config}" for config in with_includes(Path(value))]
         else:
             expanded.append(argument)
     return expanded
@@ -121,9 +127,7 @@ def insert_config(arguments: Sequence[str], tree: dict[str, Any]) -> list[str]:
         The longer command line.
     """
     after = 1 + max((n for n, argument in enumerate(arguments) if is_config(argument)), default=-1)
-    # YAML on one line, not JSON, which has no word for infinity.
-    config = yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
-    return [*arguments[:after], f"--config={config}", *arguments[after:]]
+    return [*arguments[:after], f"--config={_on_one_line(tree)}", *arguments[after:]]
 
 
 def split_indexed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -306,6 +306,41 @@ def test_the_graph_of_a_lone_batch_is_built_once_and_again_when_a_parameter_chan
     assert len(calls) == 2
 
 
+def test_a_kept_graph_follows_whatever_changes():
+    net = cases.network()
+    batches = [(X.clone(), Y)]
+    operator = HessianOperator(mean_square(net), dict(net.named_parameters()), batches)
+    matrix_of(operator)
+    for p in net.parameters():
+        p.data.add_(0.5)  # leaves no version behind
+    close(matrix_of(operator), dense(net, lambda f: (f(X) - Y).square().mean()))
+    batches[0][0].mul_(2)
+    close(matrix_of(operator), dense(net, lambda f: (f(2 * X) - Y).square().mean()))
+    batches.append((X, Y))
+    both = torch.cat([2 * X, X]), torch.cat([Y, Y])
+    close(matrix_of(operator), dense(net, lambda f: (f(both[0]) - both[1]).square().mean()))
+
+
+def test_a_kept_graph_is_used_in_the_same_surroundings():
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 1)).double()
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
+
+    torch.manual_seed(0)
+    net = Checkpointed()
+    operator = HessianOperator(mean_square(net), dict(net.named_parameters()), [(X, Y)])
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = matrix_of(operator), matrix_of(operator)
+    close(first, second)
+    assert net.net[1].num_batches_tracked == 0
+    plain = HessianOperator(mean_square(net.net), dict(net.net.named_parameters()), [(X, Y)])
+    close(first, matrix_of(plain))
+
+
 def test_an_iterator_of_batches_serves_more_than_once():
     net = cases.network()
     operator = HessianOperator(mean_square(net), dict(net.named_parameters()), iter([(X[:4], Y[:4]), (X[4:], Y[4:])]))
@@ -333,6 +368,8 @@ def test_samples_are_counted_where_they_are():
             r"^HessianOperator got a loss that does not depend on params\.",
         ),
         ({"loss": lambda b: torch.tensor(torch.nan)}, r"^HessianOperator got a loss of nan"),
+        ({"batches": (X, Y)}, r"^HessianOperator got one batch; expected several\.\nwrite:    \[batch\]$"),
+        ({"batches": [(X[:0], Y[:0])]}, r"^HessianOperator got no samples; expected one at least\.$"),
         ({"batches": [7]}, r"^the number of samples in a batch of type int is not known\.\nexpected: a tensor"),
     ],
 )

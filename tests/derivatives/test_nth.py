@@ -117,10 +117,32 @@ def test_a_function_of_the_whole_is_not_elementwise():
 
 
 def test_an_output_that_is_no_tensor_is_refused():
-    with pytest.raises(UsageError, match=r"^derivatives got f with an output of type float; expected a tensor\.$"):
+    with pytest.raises(UsageError, match=r"^derivatives got an output of type float; expected a floating-point tensor\.$"):
         derivatives(lambda x: 1.0, torch.ones(3), 1)
 
 
 def test_a_direction_of_another_shape_is_refused():
     with pytest.raises(UsageError, match=r"^directional_derivative got v of shape \(2,\); expected that of x, \(3,\)\.$"):
         directional_derivative(torch.sin, torch.ones(3), torch.ones(2))
+
+
+@pytest.mark.parametrize("f", [lambda x: x**2, torch.ones_like, lambda x: torch.ones(2), lambda x: x])
+def test_zeros_can_be_differentiated_again(f):
+    x = torch.tensor([1.0, float("inf")], requires_grad=True)
+    for derivative in derivatives(f, x, 3)[1:]:
+        (slope,) = torch.autograd.grad(derivative.sum(), x, create_graph=True)
+        assert slope.isfinite().all()
+    nth_derivative(f, 4)(x).sum().backward()
+    assert x.grad.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nth_derivative(lambda x: torch.exp(1j * x), 1)(torch.ones(2)),
+        lambda: directional_derivative(lambda x: torch.exp(1j * x), torch.ones(2), torch.ones(2)),
+    ],
+)
+def test_complex_outputs_are_refused(call):
+    with pytest.raises(UsageError, match=r"^\w+ got an output of dtype complex64; expected real floating-point numbers\."):
+        call()

@@ -144,7 +144,7 @@ def test_a_derivative_flows_back_into_the_parameters():
             r"^hvp got a loss of shape \(8, 1\); expected a scalar\.\nwrite:    its mean\(\) or sum\(\)",
         ),
         (lambda: gradient(lambda p: loss(p) * torch.nan, PARAMS), r"^gradient got a loss of nan, which has no derivatives\."),
-        (lambda: gradient(lambda p: 1.0, PARAMS), r"^gradient got a loss of type float; expected a tensor with one number\.$"),
+        (lambda: gradient(lambda p: 1.0, PARAMS), r"^gradient got a loss of type float; expected a floating-point tensor\.$"),
         (
             lambda: gradient(loss, {"w": torch.ones(2, dtype=torch.int32)}),
             r"^gradient got 'w' of dtype int32; expected real floating-point numbers\.\nwrite:    x\.double\(\)$",
@@ -160,3 +160,23 @@ def test_a_derivative_flows_back_into_the_parameters():
 def test_bad_input_gets_a_sentence(call, sentence):
     with pytest.raises(UsageError, match=sentence):
         call()
+
+
+def test_zeros_of_products_can_be_differentiated_again():
+    x = torch.ones(2, requires_grad=True)
+    for result in (
+        hvp(lambda p: p.sum(), x, torch.ones(2)),
+        gradient(lambda p: torch.tensor(3.0), x),
+        jvp(lambda p: torch.ones(3), x, torch.ones(2)),
+        gradient(lambda p: p["x"].sum(), {"x": x, "unused": x})["unused"],
+        laplacian(lambda p: p.sum(), x),
+    ):
+        assert not result.any()
+        (slope,) = torch.autograd.grad(result.sum(), x, allow_unused=True)
+        assert slope is not None
+        assert not slope.any()
+
+
+def test_the_laplacian_of_what_is_not_contiguous():
+    x = torch.arange(6.0).view(2, 3).t()
+    assert laplacian(lambda p: (p**3).sum(), x) == 6 * 15

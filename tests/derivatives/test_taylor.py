@@ -181,3 +181,49 @@ def test_a_mistake_is_told_in_a_sentence(mistake):
     call, sentence = MISTAKES[mistake]
     with pytest.raises(UsageError, match=sentence):
         call()
+
+
+def test_in_place_operators_reach_other_names_of_the_same_tensor():
+    def aliased(x):
+        h = x * 2
+        g = h
+        g += x * x
+        g *= 3
+        return h
+
+    x = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert [c.tolist() for c in taylor(aliased, x, 2)] == [[9, 24], [12, 18], [6, 6]]
+
+
+def test_in_place_operators_on_views_are_refused():
+    def through_a_view(x):
+        h = x * 2
+        row = h[0]
+        row += 1
+        return h
+
+    def under_a_view(x):
+        h = x * 2
+        row = h[0]
+        h += 1
+        return row
+
+    for f in (through_a_view, under_a_view):
+        with pytest.raises(
+            UsageError, match=r"^taylor got torch\.Tensor\.__iadd__ on a tensor with views, which has no Taylor rule\."
+        ):
+            taylor(f, torch.ones(2, 2), 1)
+
+
+def test_autocast_around_is_left_for_the_derivatives():
+    net = torch.nn.Linear(3, 3)
+    x = torch.linspace(-1, 1, 6).view(2, 3)
+    expected = taylor(lambda x: net(x).tanh(), x, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, taylor(lambda x: net(x).tanh(), x, 3), expected))
+
+
+def test_constants_can_be_differentiated():
+    x = torch.ones(3, requires_grad=True)
+    for c in taylor(lambda x: torch.ones(3), x, 2):
+        assert torch.autograd.grad(c.sum(), x)[0].tolist() == [0, 0, 0]

@@ -51,12 +51,12 @@ def test_numpy_numbers_leave_the_operator_to_the_series():
     assert [y.tolist() for y in taylor(lambda x: numpy.float64(2) * x, torch.tensor([3.0]), 1)] == [[6], [2]]
 
 
-def test_assignment_in_python_is_no_operation_in_place():
+def test_assignment_in_python_changes_the_tensor_as_in_torch():
     def f(x):
-        before = x
+        before, kept = x, x.clone()
         x += 1
         x *= x
-        return x - before
+        return before - kept
 
     assert [y.item() for y in taylor(f, torch.tensor(2.0), 3)] == [7, 5, 2, 0]
 

@@ -99,6 +99,16 @@ def test_beside_a_gradient_norm_penalty_both_are_about_the_plain_loss():
     assert not X.requires_grad
 
 
+def test_batch_normalization_in_training_mode_gets_a_warning_once():
+    module = cases.Regression(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 1)).double())
+    penalty = InputGradientPenalty(1.0)
+    with pytest.warns(UserWarning, match=r"^InputGradientPenalty got BatchNorm in training mode, which mixes samples"):
+        penalize(module, (X, Y), [penalty])
+    penalize(module, (X, Y), [penalty])
+    module.eval()
+    penalize(module, (X, Y), [InputGradientPenalty(1.0)])
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

@@ -37,3 +37,8 @@ def test_what_has_no_axis_goes_everywhere():
 def test_a_batch_without_tensors_is_refused():
     with pytest.raises(UsageError, match=r"^the number of samples in a batch of type str is not known\."):
         list(micro_batches("text", 2))
+
+
+def test_what_is_not_one_per_sample_goes_everywhere():
+    weights = torch.ones(7)
+    assert [len(piece[1]) for _, piece in micro_batches((X, weights), 2)] == [7, 7, 7]

@@ -45,6 +45,7 @@ def test_the_value_is_the_loss_and_the_penalty(penalty):
     assert not any(t.requires_grad for t in (penalized.loss, penalized.penalty, *penalized.norms.values()))
 
 
+@pytest.mark.filterwarnings("ignore:InputGradientPenalty got BatchNorm")
 @pytest.mark.parametrize("penalty", EVERY_KIND, ids=repr)
 def test_buffers_move_once_also_at_the_first_step(penalty):
     torch.manual_seed(0)
@@ -163,6 +164,19 @@ def test_reentrant_checkpoints_are_refused():
         UsageError, match=r"^GradientNormPenalty got reentrant checkpointing, which torch\.autograd\.grad cannot pass\.\nwrite: "
     ):
         penalize(Checkpointed(cases.network()), BATCH, [GradientNormPenalty(0.5)])
+
+
+def test_a_checkpoint_that_recomputes_with_another_kernel_gets_a_sentence():
+    class Checkpointed(Attention):
+        def loss(self, batch):
+            return torch.utils.checkpoint.checkpoint(super().loss, batch, use_reentrant=False)
+
+    with pytest.raises(
+        UsageError, match=r"^GradientNormPenalty got a checkpoint that recomputes with other kernels than it ran with\.\nwrite: "
+    ):
+        penalize(Checkpointed(), BATCH, [GradientNormPenalty(0.5)])
+    inside = Checkpointed(SDPBackend.MATH)
+    penalize(inside, BATCH, [GradientNormPenalty(0.5)]).total.backward()
 
 
 def test_checkpointing_that_is_not_reentrant_gives_the_same_numbers():

@@ -21,7 +21,7 @@ def test_every_third_step_three_times_as_strong():
 
 
 @pytest.mark.parametrize("kind", [GradientNormPenalty, InputGradientPenalty])
-@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), None, "0.1"])
 def test_a_senseless_weight_is_refused(kind, weight):
     with pytest.raises(UsageError, match=rf"^{kind.__name__} got weight {weight}; write a finite number that is 0 or larger\.$"):
         kind(weight)

@@ -1,7 +1,7 @@
 """The Hessian and the Gauss-Newton matrix of a loss over a set of batches, as linear maps."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradgrad.derivatives.double_backward import double_backward, refuse_silent_losses
 from gradgrad.derivatives.operators import LinearOperator
-from gradgrad.derivatives.params import AnyParams, entries, ordinary
+from gradgrad.derivatives.params import AnyParams, entries, ordinary, real_output
 from gradgrad.derivatives.products import scalar, scalar_gradient, vector_gradient
 from gradgrad.derivatives.randomness import RandomState
 from gradgrad.errors import UsageError
@@ -41,12 +41,20 @@ def sample_count(batch: Any) -> int:
     )
 
 
+def _versions(batch: Any) -> Iterator[int]:
+    if isinstance(batch, Tensor):
+        yield 0 if batch.is_inference() else batch._version
+    elif isinstance(batch, Mapping | tuple | list):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _versions(part)
+
+
 class CurvatureOperator(LinearOperator, Generic[Batch]):
     r"""The mean over samples of a second derivative, :math:`\sum_b \frac{n_b}{N} A_b`, for any split into batches.
 
-    For each batch the graph is built once and all vectors pass through it; of a lone batch it is kept from call to call, until a
-    parameter changes (make another operator after ``module.eval()``). Dropout masks are the same in all products; the random
-    numbers outside, buffers and ``.grad`` are left alone.
+    For each batch the graph is built once and all vectors pass through it; of a lone batch it is kept from call to call, until
+    a parameter or the batch changes (make another operator after ``module.eval()``). Dropout masks are the same in all products;
+    the random numbers outside, buffers of modules that are called, and ``.grad`` are left alone.
 
     Args:
         params: tensors that the loss uses themselves, such as ``dict(module.named_parameters())``. Frozen ones are passed
@@ -67,13 +75,17 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
                 f"{self._who} got no parameter that requires a gradient.\n"
                 "write:    dict(module.named_parameters()), and freeze fewer"
             )
+        if any(p.is_inference() for p in self._params):
+            raise UsageError(f"{self._who} got parameters made under torch.inference_mode; make the module outside it.")
+        if isinstance(batches, Tensor) or (isinstance(batches, tuple) and all(isinstance(part, Tensor) for part in batches)):
+            raise UsageError(f"{self._who} got one batch; expected several.\nwrite:    [batch]")
         self._batches = list(batches) if isinstance(batches, Iterator) else batches
         self._count = count
         self.size = sum(p.numel() for p in self._params)
         self.dtype = torch.stack([p.new_zeros(()) for p in self._params]).dtype
         self.device = self._params[0].device
         self._random = RandomState.capture(self.device)
-        self._kept: tuple[list[tuple[int, int]], Product] | None = None
+        self._kept: tuple[list[Any], Batch, Product] | None = None
 
     @abstractmethod
     def _product(self, batch: Batch) -> Product:
@@ -84,24 +96,30 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             return self._pass(ordinary(vectors.detach()))
 
     def _pass(self, vectors: Tensor) -> Tensor:
-        columns = [self._split(column) for column in vectors.T.contiguous()]
+        rows = [self._split(row) for row in vectors.T.contiguous()]
         total = torch.zeros_like(vectors.T, memory_format=torch.contiguous_format)  # each vector's numbers side by side
-        state = [(p.data_ptr(), p._version) for p in self._params]
-        if self._kept is not None and self._kept[0] == state:
-            self._add(total, self._kept[1], columns, 1)
+        if self._kept is not None and self._kept[0] == self._state(self._kept[1]):
+            with double_backward(self._who):
+                self._add(total, self._kept[2], rows, 1)
             return total.T
         self._kept = None
         built, samples = 0, 0
         with self._random.replayed(), double_backward(self._who):
             for batch in self._batches:
                 product, count = self._product(batch), self._count(batch)
-                self._add(total, product, columns, count)
+                self._add(total, product, rows, count)
                 built, samples = built + 1, samples + count
-        if not built:
-            raise UsageError(f"{self._who} got no batches; expected one at least.")
+        if not samples:
+            raise UsageError(f"{self._who} got no {'samples' if built else 'batches'}; expected one at least.")
         if built == 1:
-            self._kept = (state, product)
+            self._kept = (self._state(batch), batch, product)
         return total.T / samples
+
+    def _state(self, batch: Batch) -> list[Any]:
+        # What a kept graph depends on. Changes through `.data` leave no version behind, but hardly ever the same sum.
+        alone = self._batches[0] is batch and len(self._batches) == 1 if isinstance(self._batches, Sequence) else True
+        sums = torch.stack([p.detach().sum() for p in self._params]).tolist()
+        return [alone, sums, *((p.data_ptr(), p._version) for p in self._params), *_versions(batch)]
 
     def _add(self, total: Tensor, product: Product, columns: list[list[Tensor]], count: int) -> None:
         for k, column in enumerate(columns):
@@ -109,7 +127,10 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             total[k].add_(flat, alpha=count)
 
     def _loss(self, value: Tensor) -> Tensor:
-        if not scalar(value, self._who).requires_grad:
+        return self._depends(scalar(value, self._who))
+
+    def _depends(self, value: Tensor) -> Tensor:
+        if not value.requires_grad:
             raise UsageError(
                 f"{self._who} got a loss that does not depend on params.\n"
                 "write:    params = dict(module.named_parameters()) of the module that the loss uses"
@@ -149,7 +170,7 @@ class HessianOperator(CurvatureOperator[Batch]):
 
     def _product(self, batch: Batch) -> Product:
         loss = self._loss(self.loss(batch))
-        slopes = scalar_gradient(loss, self._params, create_graph=True)
+        slopes = scalar_gradient(loss, self._params, create_graph=True, marked=True)
         refuse_silent_losses(loss, slopes, self._who)
         return lambda v: vector_gradient(slopes, self._params, v, create_graph=False, retain_graph=True)
 
@@ -182,9 +203,9 @@ class GGNOperator(CurvatureOperator[Batch]):
         self.model, self.loss = model, loss
 
     def _product(self, batch: Batch) -> Product:
-        outputs = self.model(batch)
+        outputs = self._depends(real_output(self.model(batch), self._who))
         at = outputs.detach().requires_grad_()
-        (slope,) = scalar_gradient(self._loss(self.loss(at, batch)), [at], create_graph=True)
+        (slope,) = scalar_gradient(self._loss(self.loss(at, batch)), [at], create_graph=True, marked=True)
         u = torch.zeros_like(at).requires_grad_()
         pulled = vector_gradient([outputs], self._params, [u], create_graph=True)
         refuse_silent_losses(outputs, [slope, *pulled], self._who)

@@ -14,14 +14,22 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from gradgrad.errors import UsageError
 
 # What PyTorch 2.13 says, and what it means. Checked by tests that provoke each one.
+COMPILED = (
+    "a module compiled by torch.compile, through which PyTorch cannot differentiate twice",
+    "use the module uncompiled here (compiled._orig_mod), or compile the whole product with torch.func.grad inside",
+)
+FUSED = (
+    "fused attention, which has no second derivative",
+    "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): around it, or force no other kernel",
+)
 EXPLANATIONS = {
-    "aot_autograd does not currently support double backward": (
-        "a module compiled by torch.compile, through which PyTorch cannot differentiate twice",
-        "use the module uncompiled here (compiled._orig_mod), or compile the whole product with torch.func.grad inside",
-    ),
-    "_scaled_dot_product": (
-        "fused attention, which has no second derivative",
-        "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): around it, or force no other kernel",
+    "aot_autograd does not currently support double backward": COMPILED,
+    "donated buffers": COMPILED,
+    "_scaled_dot_product": FUSED,
+    "No available kernel": FUSED,
+    "Recomputed values": (
+        "a checkpoint that recomputes with other kernels than it ran with",
+        "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): inside the function that is checkpointed",
     ),
     "_cudnn_rnn_backward": (
         "a cuDNN recurrent layer, which has no second derivative",
@@ -78,8 +86,7 @@ def double_backward(who: str) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for device_type in _autocasting():
-            stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.enter_context(full_precision())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))
@@ -128,6 +135,19 @@ def refuse_silent_losses(loss: Tensor, gradients: Sequence[Tensor], who: str) ->
             culprit, remedy = SILENT[node.name()]
             raise UsageError(f"{who} got {culprit}.\nwrite:    {remedy}")
         stack.extend(following for following, _ in node.next_functions)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Turn autocast off inside.
+
+    Yields:
+        Nothing.
+    """
+    with ExitStack() as stack:
+        for device_type in _autocasting():
+            stack.enter_context(torch.autocast(device_type, enabled=False))
+        yield
 
 
 def _autocasting() -> list[str]:

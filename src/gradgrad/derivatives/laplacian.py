@@ -32,7 +32,7 @@ def laplacian(
     Raises:
         UsageError: f is no scalar or NaN, params not real, fewer than one sample.
     """
-    if samples is not None and samples < 1:
+    if samples is not None and (not isinstance(samples, int) or samples < 1):
         raise UsageError(f"laplacian got samples {samples}; expected 1 or more, or None for the exact sum.")
     keep = torch.is_grad_enabled()
     with double_backward("laplacian"):
@@ -47,7 +47,7 @@ def laplacian(
 def _axes(at: list[Tensor]) -> Iterator[list[Tensor]]:
     for place, tensor in enumerate(at):
         for index in range(tensor.numel()):
-            axis = [torch.zeros_like(other) for other in at]
+            axis = [torch.zeros(other.shape, dtype=other.dtype, device=other.device) for other in at]
             axis[place].view(-1)[index] = 1
             yield axis
 

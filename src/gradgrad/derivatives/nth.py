@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradgrad.derivatives.double_backward import double_backward
-from gradgrad.derivatives.params import ordinary, require_real, variables
+from gradgrad.derivatives.params import attached, ordinary, real_output, require_real, variables
 from gradgrad.derivatives.products import scalar_gradient
 from gradgrad.errors import UsageError
 
@@ -77,13 +77,13 @@ def directional_derivative(f: Function, x: Tensor, v: Tensor, order: int = 1) ->
     keep = torch.is_grad_enabled()
     with double_backward(who):
         t = x.new_zeros(()).requires_grad_()
-        output = _require_tensor(f(ordinary(x) + t * ordinary(v)), who)
+        output = real_output(f(ordinary(x) + t * ordinary(v)), who)
         u = torch.ones_like(output).requires_grad_()
         derivative = (output * u).sum()
         for _ in range(order):
             (derivative,) = scalar_gradient(derivative, [t], create_graph=True)
         (result,) = scalar_gradient(derivative, [u], create_graph=keep)
-    return result
+        return attached(result, x) if keep and x.requires_grad else result
 
 
 def _derivatives(f: Function, x: Tensor, order: int, who: str) -> tuple[Tensor, ...]:
@@ -91,13 +91,15 @@ def _derivatives(f: Function, x: Tensor, order: int, who: str) -> tuple[Tensor, 
     keep = torch.is_grad_enabled()
     with double_backward(who):
         (variable,) = variables(x, who)
-        values = [_require_tensor(f(variable), who)]
+        values = [real_output(f(variable), who)]
         if values[0].shape != x.shape:
             raise UsageError(
                 f"{who} got f with an output of shape {tuple(values[0].shape)} for x of shape {tuple(x.shape)}; "
                 "expected an elementwise f, with the shape of x.\n"
                 "write:    directional_derivative(f, x, v, order), or gradient and hvp for a scalar f of many numbers"
             )
+        if not values[0].requires_grad:
+            values[0] = attached(values[0], variable)
         for _ in range(order):
             # Each output depends on its own input only, so the gradient of the sum holds every derivative.
             values += scalar_gradient(values[-1].sum(), [variable], create_graph=True)
@@ -116,9 +118,3 @@ def require_order(order: int, who: str) -> None:
     """
     if isinstance(order, bool) or not isinstance(order, int) or order < 0:
         raise UsageError(f"{who} got order {order!r}; expected a whole number that is 0 (f itself) or larger.")
-
-
-def _require_tensor(output: object, who: str) -> Tensor:
-    if not isinstance(output, Tensor):
-        raise UsageError(f"{who} got f with an output of type {type(output).__name__}; expected a tensor.")
-    return output

@@ -54,14 +54,16 @@ class LinearOperator(ABC):
         Raises:
             UsageError: another shape or dtype.
         """
-        self._check(vectors, (self.size, vectors.shape[-1] if vectors.dim() else 0), "matmat")
+        self._check(vectors, (self.size, vectors.shape[-1] if isinstance(vectors, Tensor) and vectors.dim() else 0), "matmat")
         return self._matmat(vectors)
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """Multiply a vector or a matrix, as ``operator @ other``."""
-        return self.matvec(other) if other.dim() == 1 else self.matmat(other)
+        return self.matmat(other) if isinstance(other, Tensor) and other.dim() == 2 else self.matvec(other)
 
     def _check(self, vectors: Tensor, shape: tuple[int, ...], method: str) -> None:
+        if not isinstance(vectors, Tensor):
+            raise UsageError(f"{type(self).__name__}.{method} got a {type(vectors).__name__}; expected a tensor.")
         if vectors.shape != shape or vectors.dtype != self.dtype:
             expected = f"({self.size},)" if method == "matvec" else f"({self.size}, K)"
             raise UsageError(

@@ -64,6 +64,37 @@ def require_real(tensor: object, name: str, who: str) -> None:
         )
 
 
+def real_output(output: object, who: str) -> Tensor:
+    """Insist on a function that gives one real tensor.
+
+    Args:
+        output: what it gave.
+        who: the function that was called.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        UsageError: no tensor, or one of integers, booleans or complex numbers.
+    """
+    require_real(output, "an output", who)
+    return cast(Tensor, output)
+
+
+def attached(value: Tensor, variable: Tensor) -> Tensor:
+    """Make a constant a function of a variable, with a derivative of zero, so that it can be differentiated like any other.
+
+    Args:
+        value: without graph.
+        variable: requires a gradient; any shape.
+
+    Returns:
+        The same numbers; derivatives are zeros also where ``variable`` is not finite, which a product with 0 would not give.
+    """
+    never = torch.zeros((), dtype=torch.bool, device=variable.device)
+    return value + torch.where(never, variable.sum(), 0).to(value)
+
+
 def rebuild(params: Params, tensors: Sequence[Tensor]) -> Params:
     """Put tensors into the structure of ``params``.
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gradgrad.derivatives.double_backward import double_backward
-from gradgrad.derivatives.params import Params, rebuild, variables, vector_entries
+from gradgrad.derivatives.double_backward import double_backward, refuse_silent_losses
+from gradgrad.derivatives.params import Params, attached, real_output, rebuild, require_real, variables, vector_entries
 from gradgrad.errors import UsageError
 
 
@@ -30,6 +30,7 @@ def gradient(loss: Callable[[Params], Tensor], params: Params) -> Params:
     with double_backward("gradient"):
         at = variables(params, "gradient")
         value = scalar(loss(rebuild(params, at)), "gradient")
+        refuse_silent_losses(value, [], "gradient")
         return rebuild(params, scalar_gradient(value, at, create_graph=keep))
 
 
@@ -50,7 +51,7 @@ def vjp(f: Callable[[Params], Tensor], params: Params, vector: Tensor) -> Params
     keep = torch.is_grad_enabled()
     with double_backward("vjp"):
         at = variables(params, "vjp")
-        output = f(rebuild(params, at))
+        output = real_output(f(rebuild(params, at)), "vjp")
         (cotangent,) = vector_entries(output, vector, "vjp")
         return rebuild(params, vector_gradient([output], at, [cotangent], create_graph=keep))
 
@@ -76,11 +77,12 @@ def jvp(f: Callable[[Params], Tensor], params: Params, vector: Params) -> Tensor
     with double_backward("jvp"):
         tangent = vector_entries(params, vector, "jvp")
         at = variables(params, "jvp")
-        output = f(rebuild(params, at))
+        output = real_output(f(rebuild(params, at)), "jvp")
         u = torch.zeros_like(output).requires_grad_()
         pulled = vector_gradient([output], at, [u], create_graph=True)
         (result,) = vector_gradient(pulled, [u], tangent, create_graph=keep)
-    return result
+        # Of a linear f this is a constant, which knows u only.
+        return attached(result, at[0]) if keep else result
 
 
 def hvp(loss: Callable[[Params], Tensor], params: Params, vector: Params) -> Params:
@@ -106,6 +108,7 @@ def hvp(loss: Callable[[Params], Tensor], params: Params, vector: Params) -> Par
         tangent = vector_entries(params, vector, "hvp")
         at = variables(params, "hvp")
         value = scalar(loss(rebuild(params, at)), "hvp")
+        refuse_silent_losses(value, [], "hvp")
         slopes = scalar_gradient(value, at, create_graph=True)
         return rebuild(params, vector_gradient(slopes, at, tangent, create_graph=keep))
 
@@ -132,7 +135,7 @@ def ggn_product(model: Callable[[Params], Tensor], loss: Callable[[Tensor], Tens
     with double_backward("ggn_product"):
         tangent = vector_entries(params, vector, "ggn_product")
         at = variables(params, "ggn_product")
-        output = model(rebuild(params, at))
+        output = real_output(model(rebuild(params, at)), "ggn_product")
         u = torch.zeros_like(output).requires_grad_()
         pulled = vector_gradient([output], at, [u], create_graph=True)
         (pushed,) = vector_gradient(pulled, [u], tangent, create_graph=True)
@@ -155,8 +158,7 @@ def scalar(value: Tensor, who: str) -> Tensor:
     Raises:
         UsageError: no tensor, more than one number, or NaN.
     """
-    if not isinstance(value, Tensor):
-        raise UsageError(f"{who} got a loss of type {type(value).__name__}; expected a tensor with one number.")
+    require_real(value, "a loss", who)
     if value.dim():
         raise UsageError(
             f"{who} got a loss of shape {tuple(value.shape)}; expected a scalar.\n"
@@ -170,19 +172,20 @@ def scalar(value: Tensor, who: str) -> Tensor:
     return value
 
 
-def scalar_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool) -> list[Tensor]:
+def scalar_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool, marked: bool = False) -> list[Tensor]:
     """Differentiate a scalar, with zeros for what it does not depend on.
 
     Args:
         value: scalar, perhaps a constant.
         at: variables.
-        create_graph: whether the result can be differentiated; the graph of ``value`` stays alive either way only if so.
+        create_graph: whether the result can be differentiated; the graph of ``value`` stays alive only if so.
+        marked: let functions that are @once_differentiable leave a mark in the graph, for ``refuse_silent_losses``.
 
     Returns:
         One tensor for each of ``at``.
     """
-    # A cotangent that requires a gradient makes a @once_differentiable function leave a mark (`refuse_silent_losses`).
-    return vector_gradient([value], at, [torch.ones_like(value).requires_grad_(create_graph)], create_graph)
+    # They leave it only if the cotangent requires a gradient.
+    return vector_gradient([value], at, [torch.ones_like(value).requires_grad_(marked)], create_graph)
 
 
 def vector_gradient(
@@ -206,10 +209,14 @@ def vector_gradient(
     """
     varying = [(output, v) for output, v in zip(outputs, vector, strict=True) if output.requires_grad]
     if not varying or not at:
-        return [torch.zeros_like(tensor) for tensor in at]
+        zeros = [torch.zeros_like(tensor) for tensor in at]
+        return [attached(zero, tensor) for zero, tensor in zip(zeros, at, strict=True)] if create_graph else zeros
     kept, cotangents = zip(*varying, strict=True)
     # `materialize_grads` gives zeros for unused variables; autograd itself refuses outputs without a graph.
     gradients = torch.autograd.grad(
         kept, at, cotangents, create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
     )
-    return list(gradients)
+    if not create_graph:
+        return list(gradients)
+    # Zeros of unused variables come as leaves, and derivatives of what is linear without a graph.
+    return [attached(g, tensor) if g.grad_fn is None else g for g, tensor in zip(gradients, at, strict=True)]

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.overrides import resolve_name
 
+from gradgrad.derivatives.double_backward import full_precision
 from gradgrad.derivatives.nth import require_order
-from gradgrad.derivatives.params import require_real
-from gradgrad.derivatives.taylor_rules import ALIASES, BLIND, LINEAR, RULES
+from gradgrad.derivatives.params import attached, require_real
+from gradgrad.derivatives.taylor_rules import ALIASES, BLIND, LINEAR, RULES, VIEWS
 from gradgrad.derivatives.truncated import Truncated, linear_map, series_in
 from gradgrad.errors import UsageError, some
 
@@ -45,13 +46,14 @@ def taylor(
         0, also where the first derivatives exist.
 
     Raises:
-        UsageError: an operation without a Taylor rule (in-place ones, kinks such as ReLU, and what looks at values), ``taylor``
-            inside ``taylor`` where the inner function uses the outer argument, a negative order or one whose factorial overflows,
-            x or v not real or of different shapes, an output that is no tensor.
+        UsageError: an operation without a Taylor rule (in-place methods, in-place operators on views, kinks such as ReLU, and
+            what looks at values), ``taylor`` inside ``taylor`` where the inner function uses the outer argument, a negative
+            order or one whose factorial overflows, x or v not real or of different shapes, an output that is no tensor.
     """
     _require(x, order, direction, coefficients)
     mark = object()
-    output = f(_seed(x, order, direction, mark) if order > 0 else x)
+    with full_precision():
+        output = f(_seed(x, order, direction, mark) if order > 0 else x)
     if isinstance(output, Series) and output.mark is mark:
         orders = list(output.orders)
     elif isinstance(output, Tensor):
@@ -59,6 +61,8 @@ def taylor(
         orders = [value, *(torch.zeros_like(value) for _ in range(order))]
     else:
         raise UsageError(_no_result(output))
+    if x.requires_grad and torch.is_grad_enabled():
+        orders = [c if c.requires_grad else attached(c, x) for c in orders]
     return tuple(orders if coefficients else (c * float(math.factorial(k)) for k, c in enumerate(orders)))
 
 
@@ -117,7 +121,11 @@ def _apply(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         if name in RULES:
             return RULES[name](*args, **kwargs)
         if name in LINEAR and len(in_first) == len(found):
-            return linear_map(function, *args, **kwargs)
+            result = linear_map(function, *args, **kwargs)
+            if name in VIEWS:
+                for one in series_in((found, result)):
+                    one.shared = True
+            return result
         if name in BLIND and len(in_first) == len(found) == 1:
             return function(found[0].orders[0], *args[1:], **kwargs)
     raise NoTaylorRuleError(resolve_name(function) or f"{function.__module__}.{function.__name__}")
@@ -199,8 +207,21 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "truediv": torch.div, "pow": torch.pow, "matmul": torch.matmul,
     "floordiv": torch.floor_divide, "mod": torch.remainder,
 }  # fmt: skip
+
+
+def _in_place(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Series, other: Any) -> Series:
+        if self.shared:  # a view: torch would write through it, and series are copies
+            raise NoTaylorRuleError(f"torch.Tensor.__i{name}__ on a tensor with views")
+        self.orders = _apply(function, (self, other), {}).expand(self.shape).orders
+        return self
+
+    return method
+
+
 for _name, _function in _BINARY.items():
     setattr(Series, f"__{_name}__", _operator(_function))
+    setattr(Series, f"__i{_name}__", _in_place(_name, _function))
     setattr(Series, f"__r{_name}__", _operator(_function, reflected=True))
 # Most of these have no rule, and are here for the message; object has an __eq__ of its own.
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "neg", "abs", "getitem", "setitem", "bool", "float", "int", "contains"):

@@ -178,8 +178,9 @@ RULES: dict[str, Callable[..., Any]] = {name: _on_stack(function) for name, func
 }
 
 ALIASES = {
-    "concat": "cat", "concatenate": "cat", "divide": "div", "multiply": "mul", "negative": "neg", "special_erf": "erf",
-    "special_expit": "sigmoid", "special_expm1": "expm1", "special_log1p": "log1p", "subtract": "sub", "true_divide": "div",
+    "concat": "cat", "concatenate": "cat", "divide": "div", "dot": "matmul", "multiply": "mul", "mv": "matmul", "negative": "neg",
+    "special_erf": "erf", "special_expit": "sigmoid", "special_expm1": "expm1", "special_log1p": "log1p", "subtract": "sub",
+    "true_divide": "div",
 }  # fmt: skip
 
 # Linear, and without a constant: they act on every coefficient alike.
@@ -188,6 +189,12 @@ LINEAR = frozenset({
     "flip", "float", "half", "mean", "movedim", "narrow", "permute", "repeat", "reshape", "roll", "select", "split", "squeeze",
     "stack", "sum", "swapaxes", "t", "tile", "to", "transpose", "unbind", "unflatten", "unsqueeze", "view",
 })  # fmt: skip
+
+# Those that give new numbers; of the others torch gives views.
+COPIES = frozenset({
+    "bfloat16", "cat", "clone", "cumsum", "double", "flip", "float", "half", "mean", "repeat", "roll", "stack", "sum", "tile",
+})  # fmt: skip
+VIEWS = LINEAR - COPIES
 
 # They look at shape and dtype only, and answer with a plain tensor, a number or a truth value.
 BLIND = frozenset({

@@ -26,6 +26,7 @@ class Truncated:
             raise UsageError(f"taylor got f with an intermediate result of {orders.dtype}; expected real floating-point numbers.")
         self.orders = orders
         self.mark = mark
+        self.shared = False  # whether torch's tensor would share its numbers with another one
 
     def like(self, orders: Tensor) -> Self:
         """Make a series in the same variable.

@@ -44,6 +44,8 @@ class LossEvaluation:
         _require_loss(module, self.params)
         device = next(iter(self.params.values())).device
         random = RandomState.capture(device) if passes_again else None
+        # A second pass begins where the first did: with spectral norm, for one, buffers change the function.
+        self._buffers = {f"module.{name}": b.clone() for name, b in module.named_buffers()} if passes_again or aside else {}
         self._random: RandomState | None = None
         with kernels(module, needs_graph):
             self.loss = self.again() if aside else module.loss(batch)  # type: ignore[operator]
@@ -152,7 +154,7 @@ class LossEvaluation:
 
     def _functional(self, wrapper: nn.Module, params: Mapping[str, Tensor] | None, argument: Any) -> Any:
         values = {f"module.{name}": value for name, value in (params or {}).items()}
-        copies = {f"module.{name}": buffer.clone() for name, buffer in self.module.named_buffers()}
+        copies = {name: buffer.clone() for name, buffer in self._buffers.items()}
         replayed: AbstractContextManager[None] = self._random.replayed() if self._random else nullcontext()
         with replayed, kernels(self.module, self._needs_graph):
             return functional_call(wrapper, {**values, **copies}, (argument,))

@@ -41,13 +41,14 @@ class GradientNormPenalty(Penalty):
         squared: the square of the norm is smooth at zero too.
         method: see above.
         radius: r, in units of the parameters; 0.01 for finite differences, 0.05 for ``sam``. In bfloat16 take 0.1: the
-            difference of two gradients is known to 3 digits of a gradient.
+            difference of two gradients is known to 3 digits of a gradient, and divided by the radius.
         parameters: glob such as ``*.weight``, or a regular expression that begins with ``^``, over the names of trainable
             parameters; the norm is of these. None means all.
         scope: ``local`` penalizes the gradient of each process's batch (and so the variance among processes), ``global`` that
             of the mean over processes, at the price of one all-reduce. Without several processes they are the same.
         micro_batch_size: the mean of the penalties of pieces of the batch, which is stronger the smaller they are
-            [Novack et al. 2023, ICLR]; with ``sam`` this is m-SAM. None takes the batch as it is.
+            [Novack et al. 2023, ICLR]; with ``sam`` this is m-SAM. Tensors of the batch with another first length than the
+            first tensor's go into every piece. Dropout masks are drawn for each piece. None takes the batch as it is.
         every: apply it each k-th optimizer step only, k times as strong.
         warmup_steps: optimizer steps over which the weight grows linearly from 0.
 
@@ -72,9 +73,13 @@ class GradientNormPenalty(Penalty):
     ) -> None:
         super().__init__(weight, every, warmup_steps)
         p = math.inf if p == "inf" else p
+        _require(isinstance(parameters, str | None), f"parameters {parameters!r}; write a glob such as '*.weight'.")
         _require(method in RADII, f"method {method!r}; write exact, finite_difference or sam.")
         _require(scope in ("local", "global"), f"scope {scope!r}; write local or global.")
-        _require(isinstance(p, int | float) and p >= 1, f"p {p!r}; write 1, 2, 4, another number from 1 on, or inf.")
+        _require(
+            isinstance(p, int | float) and not isinstance(p, bool) and p >= 1,
+            f"p {p!r}; write 1, 2, 4, another number from 1 on, or inf.",
+        )
         _require(
             method != "exact" or radius is None,
             f"radius {radius} with method exact; write finite_difference or sam, or no radius.",
@@ -88,7 +93,8 @@ class GradientNormPenalty(Penalty):
             f"p {p} and squared {squared} with method sam; write neither: sam knows the 2-norm only.",
         )
         _require(
-            micro_batch_size is None or micro_batch_size >= 1, f"micro_batch_size {micro_batch_size}; write 1 or more samples."
+            micro_batch_size is None or (isinstance(micro_batch_size, int) and micro_batch_size >= 1),
+            f"micro_batch_size {micro_batch_size}; write 1 or more samples.",
         )
         _require(
             scope == "local" or micro_batch_size is None,
@@ -141,7 +147,8 @@ class GradientNormPenalty(Penalty):
             {name: torch.addcmul(p, directions[name], stride) if name in directions else p for name, p in params.items()}
         )
         if self.method == "sam":
-            return PenaltyTerm(weight * (ahead - evaluation.loss.detach()), norm.value, -weight)
+            rise = ahead.detach() - evaluation.loss.detach()
+            return PenaltyTerm(known(weight * rise, [ahead], [torch.full_like(rise, weight)]), norm.value, -weight)
         share = steepness * norm.slope / self.radius  # |v| / r
         return PenaltyTerm(known(value, [ahead], [share]), norm.value, -share)
 

@@ -1,12 +1,14 @@
 """How strongly outputs or losses react to the inputs, as a term of the loss."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from gradgrad.derivatives.params import require_real
+from gradgrad.derivatives.params import real_output, require_real
 from gradgrad.errors import UsageError
 from gradgrad.penalties.evaluation import LossEvaluation
 from gradgrad.penalties.penalty import Penalty, PenaltyTerm
@@ -71,6 +73,12 @@ class InputGradientPenalty(Penalty):
         Raises:
             UsageError: inputs that are not real numbers, or outputs without a batch axis.
         """
+        if not self.proved and any(isinstance(layer, _BatchNorm) and layer.training for layer in evaluation.module.modules()):
+            warnings.warn(
+                "InputGradientPenalty got BatchNorm in training mode, which mixes samples: the gradient in one sample's inputs "
+                "is then that of all outputs. Write GroupNorm or LayerNorm to penalize each sample's own.",
+                stacklevel=2,
+            )
         x = _inputs(evaluation.batch)
         require_real(x, "inputs", type(self).__name__)
         x = x.detach().requires_grad_()
@@ -85,7 +93,7 @@ class InputGradientPenalty(Penalty):
         return (_gradient(loss, x) * len(x)).square().sum()
 
     def _of_the_output(self, evaluation: LossEvaluation, x: Tensor) -> Tensor:
-        output = evaluation.output(x)
+        output = real_output(evaluation.output(x), type(self).__name__)
         if not output.dim() or len(output) != len(x):
             raise UsageError(
                 f"InputGradientPenalty got outputs of shape {tuple(output.shape)} for {len(x)} inputs; "

@@ -13,7 +13,8 @@ def micro_batches(batch: Any, size: int) -> Iterator[tuple[int, Any]]:
     """Cut a batch along its first axis.
 
     Args:
-        batch: a tensor, or a mapping, tuple or list of them; what is no tensor, or has no axis, goes into every piece.
+        batch: a tensor, or a mapping, tuple or list of them; the first tensor says how many
+            samples there are, and what has not as many goes into every piece.
         size: samples in a piece; the last one may be smaller.
 
     Yields:
@@ -21,12 +22,12 @@ def micro_batches(batch: Any, size: int) -> Iterator[tuple[int, Any]]:
     """
     rows = sample_count(batch)
     for start in range(0, rows, size):
-        piece = _map(batch, partial(_rows, start, size))
+        piece = _map(batch, partial(_rows, rows, start, size))
         yield min(size, rows - start), piece
 
 
-def _rows(start: int, size: int, tensor: Tensor) -> Tensor:
-    return tensor[start : start + size] if tensor.dim() else tensor
+def _rows(rows: int, start: int, size: int, tensor: Tensor) -> Tensor:
+    return tensor[start : start + size] if tensor.dim() and len(tensor) == rows else tensor
 
 
 def _map(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -51,11 +51,11 @@ class Penalty(nn.Module, ABC):
     def __init__(self, weight: float, every: int = 1, warmup_steps: int = 0) -> None:
         super().__init__()
         who = type(self).__name__
-        if not (math.isfinite(weight) and weight >= 0):
+        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight >= 0):
             raise UsageError(f"{who} got weight {weight}; write a finite number that is 0 or larger.")
-        if every < 1:
+        if not isinstance(every, int) or every < 1:
             raise UsageError(f"{who} got every {every}; write 1 (each optimizer step) or a larger number.")
-        if warmup_steps < 0:
+        if not isinstance(warmup_steps, int) or warmup_steps < 0:
             raise UsageError(f"{who} got warmup_steps {warmup_steps}; write 0 (no warm-up) or more steps.")
         self.weight = weight
         self.every = every

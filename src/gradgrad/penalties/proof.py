@@ -53,11 +53,11 @@ def _device(module: nn.Module) -> torch.device:
 
 def _culprits(module: nn.Module, error: str) -> str:
     def guilty(layer: nn.Module) -> bool:
-        if "aot_autograd" in error:
+        if "aot_autograd" in error or "donated buffers" in error:
             return isinstance(layer, torch._dynamo.OptimizedModule) or layer._compiled_call_impl is not None
         if "_cudnn_rnn" in error:
             return isinstance(layer, nn.RNNBase)
-        return "_scaled_dot_product" in error and isinstance(layer, nn.MultiheadAttention)
+        return ("_scaled_dot_product" in error or "No available kernel" in error) and isinstance(layer, nn.MultiheadAttention)
 
     return ", ".join(name or type(module).__name__ for name, layer in module.named_modules() if guilty(layer))
 
