@@ -36,6 +36,7 @@ class GradientNormRegressor(LightningModule):
     Args:
         network: called with the number of features and of outputs, for example ``gradgrad.networks.MLP``.
         penalties: terms added to the training loss, and only to it: ``gradgrad.penalties`` or own subclasses of ``Penalty``.
+            Their ``parameters`` choose among ``network.layers.0.weight`` and the like.
         loss: ``torch.nn.MSELoss``, ``HuberLoss`` or ``GaussianNLLLoss``; with the last the network has two outputs, the mean
             and the logarithm of the variance.
         optimizer: called with the parameters. The default rate of 0.01 is the pilot's on small tables.
