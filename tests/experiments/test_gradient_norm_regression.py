@@ -14,8 +14,11 @@ import torch
 from rich.console import Console
 
 from conftest import REPOSITORY, runs_of
+from gradgrad.batches import Batch
 from gradgrad.datamodules import TabularRegression
+from gradgrad.modules.supervised import Supervised
 from gradgrad.networks import MLP
+from gradgrad.penalties import GradientNormPenalty, InputGradientPenalty, penalize
 
 FOLDER = REPOSITORY / "experiments" / "gradient_norm_regression"
 MODULES = ("objectives", "training", "selection", "study")
@@ -247,3 +250,23 @@ def test_the_study_runs_short_and_goes_on(project, client, tmp_path):
     assert other.returncode == 1
     assert other.stderr.startswith("error:")
     assert "under another recipe" in other.stderr
+
+
+SHIPPED = {
+    "none": lambda c: [],
+    "parameter_gradient": lambda c: [GradientNormPenalty(c)],
+    "parameter_gradient_micro": lambda c: [GradientNormPenalty(c, micro_batch_size=MICRO)],
+    "input_gradient": lambda c: [InputGradientPenalty(c)],
+    "sam": lambda c: [GradientNormPenalty(1.0, method="sam", radius=c)],
+}
+
+
+@pytest.mark.parametrize("arm", SHIPPED)
+def test_an_arm_is_what_gradgrad_fit_would_minimize(code, arm):
+    module, (x, y) = model(), rows(10)
+    objective = code.objectives.objectives(MICRO)[arm]
+    params = {name: p.detach() for name, p in module.named_parameters()}
+    gradient = torch.func.grad(lambda p: objective(code.training.network([5], 3), p, x, y, coefficient_of(arm, 0.3)))(params)
+    total = penalize(Supervised(module, torch.nn.MSELoss()), Batch(x, y), SHIPPED[arm](0.3)).total
+    for a, b in zip(torch.autograd.grad(total, list(module.parameters())), gradient.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
