@@ -197,6 +197,6 @@ def record(results: pd.DataFrame) -> None:
 
 if __name__ == "__main__":
     try:
-        auto_cli(main, as_positional=False)
+        auto_cli(main, as_positional=False, default_config_files=[str(HERE / "study.yaml")])
     except UsageError as error:
         sys.exit(f"error: {error}")
