@@ -30,7 +30,8 @@ IN_FILES = {
     ),
     "penalty key": (
         {"model": {"init_args": {"penalties": [{"class_path": PENALTY, "init_args": {"weigt": 1}}]}}},
-        "7: unknown key model.penalties.weigt\ngot:      weigt: 1\nexpected: one of weight, warmup_steps\nwrite:    weight",
+        "7: unknown key model.penalties.weigt\ngot:      weigt: 1\n"
+        "expected: one of weight, every, method, micro_batch_size, p, parameters, ...\nwrite:    weight",
     ),
     "wrong number": (
         {"trainer": {"max_epochs": "many"}},
@@ -80,7 +81,7 @@ ON_THE_COMMAND_LINE = {
     "--model.penalties.0.init_args.weight=heavy": "command line: wrong value for model.penalties.weight\n"
     "got:      heavy\nexpected: float",
     "--model.penalties.0.init_args.weigt=1": "command line: unknown key model.penalties.0.init_args.weigt\n"
-    "got:      weigt: 1\nexpected: one of weight, warmup_steps\nwrite:    weight",
+    "got:      weigt: 1\nexpected: one of weight, p, squared, method, radius, parameters, ...\nwrite:    weight",
     "--trainer.callbacks+=EarlyStoping": "command line: unknown class for trainer.callbacks\ngot:      EarlyStoping\n"
     "expected: a class by its name, if Lightning or torch.optim has it, else with its module\nwrite:    EarlyStopping",
     "--optimizer=Adamm": "command line: unknown class for optimizer\ngot:      Adamm\n"
