@@ -20,6 +20,15 @@ REGRESSOR = CONFIGS / "gradient_norm_regressor.yaml"
 QUICK = ["--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 
+@pytest.fixture
+def one_thread():
+    """For ratios: a busy neighbour costs less."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def template_store(tmp_path_factory):
     from gradgrad.tracking.store import open_store

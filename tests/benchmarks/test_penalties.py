@@ -11,6 +11,7 @@ from gradgrad.modules.supervised import Supervised
 from gradgrad.networks import MLP
 from gradgrad.penalties import GradientNormPenalty, InputGradientPenalty, penalize
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 # width, hidden layers, batch, rounds, repeats in a round
 SIZES = {"50x1": (50, 1, 128, 21, 20), "256x3": (256, 3, 512, 11, 3), "1024x3": (1024, 3, 256, 9, 1)}
 GOALS = "goals: exact at most 3.3; finite_difference and sam at most 2.3 from width 256 on"
@@ -20,14 +21,6 @@ OURS = {
     "sam": lambda: GradientNormPenalty(1.0, method="sam"),
     "input gradient": lambda: InputGradientPenalty(0.1),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class WrappedSAM:

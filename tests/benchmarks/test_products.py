@@ -8,19 +8,12 @@ from clock import interleaved
 from gradgrad.derivatives import GGNOperator, HessianOperator, hvp
 from gradgrad.networks import MLP
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = {
     "26k parameters, batch 64": ((10, [150, 150]), 64, 15, 10),
     "530k parameters, batch 256": ((10, [512, 512, 512]), 256, 9, 1),
 }
 VECTORS = 8
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("size", SIZES)

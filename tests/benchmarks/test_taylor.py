@@ -10,6 +10,7 @@ from clock import interleaved, seconds
 from gradgrad.derivatives.taylor import taylor
 from gradgrad.networks import MLP
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ORDER = 8
 CURVE = range(1, 17)
 ROUNDS = 7
@@ -17,11 +18,8 @@ ROUNDS = 7
 
 @pytest.fixture
 def network():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a busy neighbour costs less
     torch.manual_seed(0)
-    yield MLP(1, 1, (64, 64)).double()
-    torch.set_num_threads(threads)
+    return MLP(1, 1, (64, 64)).double()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradgrad.derivatives.double_backward import double_backward, refuse_silent_losses
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.derivatives.params import AnyParams, entries, ordinary, real_output
-from gradgrad.derivatives.products import scalar, scalar_gradient, vector_gradient
+from gradgrad.derivatives.products import scalar, scalar_gradient, transposed, vector_gradient
 from gradgrad.derivatives.randomness import RandomState
 from gradgrad.errors import UsageError
 
@@ -121,9 +121,9 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
         sums = torch.stack([p.detach().sum() for p in self._params]).tolist()
         return [alone, sums, *((p.data_ptr(), p._version) for p in self._params), *_versions(batch)]
 
-    def _add(self, total: Tensor, product: Product, columns: list[list[Tensor]], count: int) -> None:
-        for k, column in enumerate(columns):
-            flat = torch.cat([piece.reshape(-1).to(self.dtype) for piece in product(column)])
+    def _add(self, total: Tensor, product: Product, rows: list[list[Tensor]], count: int) -> None:
+        for k, row in enumerate(rows):
+            flat = torch.cat([piece.reshape(-1).to(self.dtype) for piece in product(row)])
             total[k].add_(flat, alpha=count)
 
     def _loss(self, value: Tensor) -> Tensor:
@@ -206,8 +206,7 @@ class GGNOperator(CurvatureOperator[Batch]):
         outputs = self._depends(real_output(self.model(batch), self._who))
         at = outputs.detach().requires_grad_()
         (slope,) = scalar_gradient(self._loss(self.loss(at, batch)), [at], create_graph=True, marked=True)
-        u = torch.zeros_like(at).requires_grad_()
-        pulled = vector_gradient([outputs], self._params, [u], create_graph=True)
+        u, pulled = transposed(outputs, self._params)
         refuse_silent_losses(outputs, [slope, *pulled], self._who)
 
         def product(vector: list[Tensor]) -> list[Tensor]:

@@ -13,7 +13,6 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from gradgrad.errors import UsageError
 
-# What PyTorch 2.13 says, and what it means. Checked by tests that provoke each one.
 COMPILED = (
     "a module compiled by torch.compile, through which PyTorch cannot differentiate twice",
     "use the module uncompiled here (compiled._orig_mod), or compile the whole product with torch.func.grad inside",
@@ -22,6 +21,7 @@ FUSED = (
     "fused attention, which has no second derivative",
     "with torch.nn.attention.sdpa_kernel(SDPBackend.MATH): around it, or force no other kernel",
 )
+# What PyTorch 2.13 says, and what it means: the culprit and the remedy.
 EXPLANATIONS = {
     "aot_autograd does not currently support double backward": COMPILED,
     "donated buffers": COMPILED,

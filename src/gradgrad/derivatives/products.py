@@ -78,8 +78,7 @@ def jvp(f: Callable[[Params], Tensor], params: Params, vector: Params) -> Tensor
         tangent = vector_entries(params, vector, "jvp")
         at = variables(params, "jvp")
         output = real_output(f(rebuild(params, at)), "jvp")
-        u = torch.zeros_like(output).requires_grad_()
-        pulled = vector_gradient([output], at, [u], create_graph=True)
+        u, pulled = transposed(output, at)
         (result,) = vector_gradient(pulled, [u], tangent, create_graph=keep)
         # Of a linear f this is a constant, which knows u only.
         return attached(result, at[0]) if keep else result
@@ -136,8 +135,7 @@ def ggn_product(model: Callable[[Params], Tensor], loss: Callable[[Tensor], Tens
         tangent = vector_entries(params, vector, "ggn_product")
         at = variables(params, "ggn_product")
         output = real_output(model(rebuild(params, at)), "ggn_product")
-        u = torch.zeros_like(output).requires_grad_()
-        pulled = vector_gradient([output], at, [u], create_graph=True)
+        u, pulled = transposed(output, at)
         (pushed,) = vector_gradient(pulled, [u], tangent, create_graph=True)
         value = scalar(loss(output), "ggn_product")
         (slope,) = scalar_gradient(value, [output], create_graph=True)
@@ -186,6 +184,20 @@ def scalar_gradient(value: Tensor, at: Sequence[Tensor], create_graph: bool, mar
     """
     # They leave it only if the cotangent requires a gradient.
     return vector_gradient([value], at, [torch.ones_like(value).requires_grad_(marked)], create_graph)
+
+
+def transposed(output: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    r"""Write :math:`J^\top u` as a function of u: it is linear, and the gradient of :math:`\langle J^\top u, v \rangle` is J v.
+
+    Args:
+        output: what J is the Jacobian of.
+        at: variables.
+
+    Returns:
+        u, of the output's shape, and one tensor for each of ``at``, with a graph to u.
+    """
+    u = torch.zeros_like(output).requires_grad_()
+    return u, vector_gradient([output], at, [u], create_graph=True)
 
 
 def vector_gradient(

@@ -196,6 +196,11 @@ def sine_and_cosine(sine: Tensor, cosine: Tensor, sign: int, a: Tensor) -> tuple
     return s, c
 
 
+def _quadratic(start: Tensor, weight: Tensor, slope: Tensor, a: Tensor) -> Tensor:
+    """Solve y' = (w_0 + s d - d^2) a' with d = y - y_0: tanh and sigmoid, expanded around their start."""
+    return flow(start, weight, lambda y: slope * y[-1] - _mirrored(y[1:-1]), derivative(a))
+
+
 def tanh(a: Tensor) -> Tensor:
     """Solve y' = (1 - y^2) a'.
 
@@ -206,8 +211,7 @@ def tanh(a: Tensor) -> Tensor:
         Orders 0 to K.
     """
     start = a[0].tanh()
-    slope = -2 * start
-    return flow(start, 1 - start.square(), lambda y: slope * y[-1] - _mirrored(y[1:-1]), derivative(a))
+    return _quadratic(start, 1 - start.square(), -2 * start, a)
 
 
 def sigmoid(a: Tensor) -> Tensor:
@@ -221,8 +225,7 @@ def sigmoid(a: Tensor) -> Tensor:
     """
     start = a[0].sigmoid()
     # 1 - y cancels where y is close to 1, sigmoid(-a) does not.
-    weight, slope = start * (-a[0]).sigmoid(), 1 - 2 * start
-    return flow(start, weight, lambda y: slope * y[-1] - _mirrored(y[1:-1]), derivative(a))
+    return _quadratic(start, start * (-a[0]).sigmoid(), 1 - 2 * start, a)
 
 
 def error_function(a: Tensor) -> Tensor:

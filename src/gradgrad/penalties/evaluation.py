@@ -47,8 +47,11 @@ class LossEvaluation:
         # A second pass begins where the first did: with spectral norm, for one, buffers change the function.
         self._buffers = {f"module.{name}": b.clone() for name, b in module.named_buffers()} if passes_again or aside else {}
         self._random: RandomState | None = None
-        with kernels(module, needs_graph):
-            self.loss = self.again() if aside else module.loss(batch)  # type: ignore[operator]
+        if aside:
+            self.loss = self.again()
+        else:
+            with kernels(module, needs_graph):
+                self.loss = module.loss(batch)  # type: ignore[operator]
         self._random = random
         _require_scalar(self.loss, module)
 

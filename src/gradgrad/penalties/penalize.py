@@ -53,17 +53,17 @@ def penalize(module: nn.Module, batch: Any, penalties: Iterable[nn.Module] | Pen
         if penalty.weight > 0 and not penalty.proved:
             prove(penalty, module, batch)
             penalty.proved = True
-    names = {id(p): name for p, name in zip(terms, _names(terms), strict=True)}
-    active = [(p, w) for p in terms if (w := p.weight_at(step)) > 0]
-    evaluation = LossEvaluation(module, batch, any(p.needs_graph for p, _ in active), any(p.passes_again for p, _ in active))
+    active = [(name, p, w) for name, p in zip(_names(terms), terms, strict=True) if (w := p.weight_at(step)) > 0]
+    needs_graph, passes_again = any(p.needs_graph for _, p, _ in active), any(p.passes_again for _, p, _ in active)
+    evaluation = LossEvaluation(module, batch, needs_graph, passes_again)
     loss = evaluation.loss.detach()
     if not active:
         return Penalized(evaluation.loss, loss, torch.zeros_like(loss), {})
     evaluation.require_gradient()
-    found: list[PenaltyTerm] = [p.term(evaluation, w) for p, w in active]
+    found: list[PenaltyTerm] = [p.term(evaluation, w) for _, p, w in active]
     first, *others = [term.value for term in found]
     penalty_value = sum(others, first)
-    norms = {names[id(p)]: term.norm for (p, _), term in zip(active, found, strict=True)}
+    norms = {name: term.norm for (name, _, _), term in zip(active, found, strict=True)}
     plain = sum((term.plain for term in found), 0.0)
     return Penalized(evaluation.objective(plain) + penalty_value, loss, penalty_value.detach(), norms)
 
