@@ -61,3 +61,54 @@ class DataPart(NamedTuple):
     rows: int
     digest: str
     source: str
+
+
+class TaskBatch(NamedTuple):
+    """T tasks, each with the samples to adapt on and those to be judged by. Regression has one way.
+
+    Attributes:
+        support_x: inputs to adapt on, shape ``(T, S, ...)`` with S = ways * shots.
+        support_y: their targets, shape ``(T, S, 1)`` in their own unit, or class numbers (int64) below ``ways``, shape ``(T, S)``.
+        query_x: inputs to be judged by, shape ``(T, Q, ...)``.
+        query_y: their targets, as ``support_y``; NaN or -1 where a user's own task does not tell them.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+class TaskShape(NamedTuple):
+    """What a network for these tasks takes and gives.
+
+    Attributes:
+        inputs: shape of one input, for example ``(1,)`` or ``(1, 28, 28)``; a network is built for ``inputs[0]`` features or
+            channels.
+        outputs: number of targets, or of ways.
+        classification: whether targets are class numbers.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: int
+    classification: bool
+
+
+class AdaptedTasks(NamedTuple):
+    """T tasks, and how a learner did on them.
+
+    Attributes:
+        tasks: what it was given.
+        losses: mean query loss after 0, 1, ..., S inner steps, shape ``(T, S + 1)``; NaN where the targets are not known.
+        accuracies: share of query samples whose class is right, same shape; NaN in regression.
+        before: outputs for the query samples before adaptation, shape ``(T, Q, outputs)``.
+        after: the same after the number of steps that counts.
+        params: adapted parameters of the network by name, with a leading dimension of T; empty unless asked for.
+    """
+
+    tasks: TaskBatch
+    losses: Tensor
+    accuracies: Tensor
+    before: Tensor
+    after: Tensor
+    params: dict[str, Tensor]

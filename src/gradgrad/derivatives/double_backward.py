@@ -66,7 +66,7 @@ def explain(error: RuntimeError, who: str) -> UsageError | None:
 
 
 @contextmanager
-def double_backward(who: str) -> Iterator[None]:
+def double_backward(who: str, autocast: bool = False) -> Iterator[None]:
     """Let everything inside be differentiated twice, and leave no trace.
 
     Gradients on, inference mode and autocast off, attention by its MATH kernel (the fused ones have no second derivative), no
@@ -75,6 +75,7 @@ def double_backward(who: str) -> Iterator[None]:
 
     Args:
         who: the function that was called, for the messages.
+        autocast: leave autocast as it is.
 
     Yields:
         Nothing.
@@ -86,7 +87,8 @@ def double_backward(who: str) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(full_precision())
+        if not autocast:
+            stack.enter_context(full_precision())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if "torch._dynamo" in sys.modules:  # else nothing is compiled, and the import takes seconds
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -1,5 +1,6 @@
-"""LightningModules: losses, penalties and metrics put together; no mathematics of their own."""
+"""LightningModules; they hold no mathematics of their own."""
 
 from gradgrad.modules.gradient_norm_regressor import GradientNormRegressor
+from gradgrad.modules.maml import MAML
 
-__all__ = ["GradientNormRegressor"]
+__all__ = ["MAML", "GradientNormRegressor"]

@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
 from gradgrad.batches import Batch, Prediction, Statistics
 from gradgrad.errors import UsageError
+from gradgrad.modules.optimization import optimization
 from gradgrad.modules.supervised import Supervised
 from gradgrad.penalties import Penalty, penalize
 from gradgrad.standardize import Standardize
@@ -223,10 +224,4 @@ class GradientNormRegressor(LightningModule):
         Returns:
             As Lightning takes them.
         """
-        optimizer = self.make_optimizer(self.parameters())
-        if self.make_scheduler is None:
-            return optimizer
-        scheduler = self.make_scheduler(optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": scheduler.monitor}}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return optimization(self.make_optimizer, self.make_scheduler, self.parameters())

@@ -13,7 +13,7 @@ from gradgrad.penalties.known import known
 from gradgrad.penalties.micro_batches import micro_batches
 from gradgrad.penalties.norms import p_norm
 from gradgrad.penalties.penalty import Penalty, PenaltyTerm
-from gradgrad.penalties.selection import select
+from gradgrad.selection import select
 
 # Finite difference: the pilot's; SAM: Foret et al. 2021, ICLR.
 RADII = {"exact": 0.0, "finite_difference": 0.01, "sam": 0.05}

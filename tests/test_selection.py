@@ -3,7 +3,7 @@
 import pytest
 
 from gradgrad.errors import UsageError
-from gradgrad.penalties.selection import select
+from gradgrad.selection import select
 
 NAMES = ["net.0.weight", "net.0.bias", "net.2.weight"]
 

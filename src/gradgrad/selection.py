@@ -1,4 +1,4 @@
-"""Which parameters a penalty is about."""
+"""Parameters by name."""
 
 import re
 from collections.abc import Iterable
@@ -7,13 +7,14 @@ from fnmatch import fnmatchcase
 from gradgrad.errors import UsageError, nearest, some
 
 
-def select(names: Iterable[str], pattern: str | None, who: str) -> list[str]:
+def select(names: Iterable[str], pattern: str | None, who: str, setting: str = "parameters") -> list[str]:
     """Choose parameters by name.
 
     Args:
-        names: of all trainable parameters.
+        names: of all parameters that there are.
         pattern: a glob such as ``*.weight``, or a regular expression if it begins with ``^``; None chooses all.
         who: who asks, for the message.
+        setting: what the pattern is called there.
 
     Returns:
         The names that match, in their order.
@@ -28,13 +29,13 @@ def select(names: Iterable[str], pattern: str | None, who: str) -> list[str]:
         try:
             chosen = [name for name in names if re.search(pattern, name)]
         except re.error as error:
-            raise UsageError(f"{who} got parameters {pattern!r}, which is no regular expression: {error}.") from error
+            raise UsageError(f"{who} got {setting} {pattern!r}, which is no regular expression: {error}.") from error
     else:
         chosen = [name for name in names if fnmatchcase(name, pattern)]
     if not chosen:
         close = nearest(pattern, names)
         raise UsageError(
-            f"{who} got parameters {pattern!r}, which matches none of: {some(names)}\n"
+            f"{who} got {setting} {pattern!r}, which matches none of: {some(names)}\n"
             f"write:    {close or '*.weight'!s}, or another glob, or a regular expression that begins with ^"
         )
     return chosen

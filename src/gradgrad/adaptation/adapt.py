@@ -1,0 +1,177 @@
+"""The inner loop as a pure function."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint as recomputed
+
+from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
+from gradgrad.derivatives.double_backward import double_backward
+from gradgrad.derivatives.params import entries, ordinary
+from gradgrad.errors import UsageError
+
+Loss = Callable[[Tensors, Any], Tensor]
+InnerGradient = Callable[[Loss, Tensors, Any, bool], Tensors]
+
+
+def adapt(
+    loss: Loss,
+    params: Tensors,
+    support: Any,
+    steps: int,
+    optimizer: InnerOptimizer,
+    first_order: bool = False,
+    checkpoint: bool = False,
+    *,
+    trajectory: bool = False,
+    loop: bool = False,
+) -> Any:
+    r"""Adapt parameters to a task, :math:`\theta_{k+1} = U(\theta_k, \nabla L(\theta_k))`.
+
+    The result is a differentiable function of ``params``, of the optimizer's learned rates and of the support set, unless
+    gradients are off around the call; its values are the same under ``no_grad`` and inference mode. Nothing is changed in
+    place, and nothing accumulates in ``.grad``. It can be used under ``torch.func.vmap``, except with ``loop`` or ``checkpoint``.
+
+    Args:
+        loss: maps parameters and the support set to a scalar: the mean over samples. (The TensorFlow code of Finn et al. sums over
+            ways, so that its rates are to be multiplied by the number of ways.)
+        params: tensors by name, for example ``dict(network.named_parameters())``.
+        support: handed on to ``loss``.
+        steps: number of steps, 0 or more.
+        optimizer: makes the steps.
+        first_order: take inner gradients for constants, as first-order MAML does.
+        checkpoint: recompute each step in the backward pass instead of keeping its graph; memory no longer grows with the graph
+            of ``steps``, at one more inner gradient each. Needs ``torch.autograd``, and so does as if ``loop``.
+        trajectory: return the parameters after 0, 1, ..., ``steps`` steps, as a list.
+        loop: by ``torch.autograd.grad(..., create_graph=not first_order)``, for what ``torch.func`` refuses.
+
+    Returns:
+        Adapted parameters, names and shapes of ``params``; or the list of them.
+
+    Raises:
+        UsageError: no parameters, a negative number of steps, or a network that PyTorch cannot differentiate twice.
+    """
+    entries(params, "adapt")
+    if steps < 0:
+        raise UsageError(f"adapt got steps {steps}; expected 0 or more.")
+    gradient = by_autograd if loop or checkpoint else by_func
+    path = inner_path(loss, params, support, steps, optimizer, gradient, optimizer.rates(), first_order, checkpoint)
+    if trajectory:
+        return list(path)
+    for adapted in path:
+        params = adapted
+    return params
+
+
+def inner_path(
+    loss: Loss,
+    params: Tensors,
+    support: Any,
+    steps: int,
+    optimizer: InnerOptimizer,
+    gradient: InnerGradient,
+    rates: Tensors,
+    first_order: bool = False,
+    checkpoint: bool = False,
+) -> Iterator[Tensors]:
+    """Walk along the inner loop.
+
+    Args:
+        loss: maps parameters and the support set to a scalar.
+        params: where it begins.
+        support: handed on to ``loss``.
+        steps: number of steps.
+        optimizer: makes the steps.
+        gradient: :func:`by_func` or :func:`by_autograd`.
+        rates: learned rates by name.
+        first_order: take inner gradients for constants.
+        checkpoint: recompute each step in the backward pass.
+
+    Yields:
+        Parameters after 0, 1, ... steps.
+    """
+    keep = torch.is_grad_enabled()
+    state = optimizer.init(params)
+    step = partial(_step, loss, support, optimizer, gradient, rates, first_order)
+    yield params
+    for number in range(steps):
+        if checkpoint and keep:
+            params, state = recomputed(step, number, params, state, use_reentrant=False)
+        else:
+            params, state = step(number, params, state)
+        yield params
+
+
+def _step(
+    loss: Loss,
+    support: Any,
+    optimizer: InnerOptimizer,
+    gradient: InnerGradient,
+    rates: Tensors,
+    first_order: bool,
+    number: int,
+    params: Tensors,
+    state: State,
+) -> tuple[Tensors, State]:
+    return optimizer.update(params, gradient(loss, params, support, first_order), state, number, rates)
+
+
+def by_func(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Tensors:
+    """Differentiate by ``torch.func``: works under ``vmap``, compile, no_grad and inference mode.
+
+    Args:
+        loss: maps parameters and the support set to a scalar.
+        params: where.
+        support: handed on to ``loss``.
+        first_order: give constants.
+
+    Returns:
+        The gradient; zeros where ``loss`` does not use a parameter.
+    """
+    if first_order:  # of constants, so that no second graph is made
+        params = {name: p.detach() for name, p in params.items()}
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        gradients: Tensors = torch.func.grad(loss)(params, support)
+    return {name: g.detach() for name, g in gradients.items()} if first_order else gradients
+
+
+def by_autograd(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Tensors:
+    """Differentiate by ``torch.autograd.grad(..., create_graph=not first_order)``, the form that everyone knows.
+
+    Args:
+        loss: maps parameters and the support set to a scalar.
+        params: where.
+        support: handed on to ``loss``; any tuple, list or dict of tensors.
+        first_order: give constants.
+
+    Returns:
+        The gradient; zeros where ``loss`` does not use a parameter.
+    """
+    create_graph = torch.is_grad_enabled() and not first_order
+    with double_backward("adapt", autocast=True):
+        at = {name: variable(p, create_graph) for name, p in params.items()}
+        support = torch.utils._pytree.tree_map_only(Tensor, ordinary, support)
+        value = loss(at, support)
+        if not value.requires_grad:  # nothing that adapts is used
+            return {name: torch.zeros_like(p) for name, p in params.items()}
+        gradients = torch.autograd.grad(
+            value, list(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+    return dict(zip(at, gradients, strict=True))
+
+
+def variable(param: Tensor, connected: bool) -> Tensor:
+    """Make something to differentiate with respect to.
+
+    Args:
+        param: a tensor.
+        connected: whether derivatives of what follows flow back into ``param``.
+
+    Returns:
+        The tensor itself, or its numbers as a new leaf.
+    """
+    return param if connected and param.requires_grad else ordinary(param).detach().requires_grad_()

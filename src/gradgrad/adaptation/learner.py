@@ -1,0 +1,243 @@
+"""A network, a criterion and an inner optimizer: all that the meta-gradients of a family have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from gradgrad.adaptation.adapt import InnerGradient, by_autograd, by_func, inner_path
+from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
+from gradgrad.batches import TaskBatch
+
+Support = tuple[Tensor, Tensor]  # by name, because torch.compile cannot trace the annotation of an inner function
+NETWORK, RATES = "network.", "rates."
+
+
+class Parts(NamedTuple):
+    """Meta-parameters by what becomes of them.
+
+    Attributes:
+        fast: what adapts, by its name in the network.
+        slow: the rest of the network.
+        rates: learned rates of the inner optimizer.
+    """
+
+    fast: Tensors
+    slow: Tensors
+    rates: Tensors
+
+
+class Score(NamedTuple):
+    """How well queries are answered.
+
+    Attributes:
+        loss: mean over queries.
+        accuracy: share of queries whose class is right; NaN in regression.
+        output: of the network.
+    """
+
+    loss: Tensor
+    accuracy: Tensor
+    output: Tensor
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns a task.
+
+    Its methods are pure functions of the meta-parameters ``meta``: those of the network as ``network.<name>`` and learned rates
+    as ``rates.<name>``. A network's parameter that is not in ``meta``, because it is not meta-learned, is taken as it is.
+
+    Args:
+        network: the initialization.
+        criterion: maps outputs and targets to the mean loss.
+        optimizer: of the inner loop.
+        names: of the parameters that adapt.
+        steps: of the inner loop in training.
+        proximity: weight :math:`\\lambda` of :math:`\\frac{\\lambda}{2} |\\phi - \\theta|^2` in the inner loss (iMAML); 0 for none.
+        randomness: what ``torch.func.vmap`` does with random numbers in the network: ``error``, ``different`` or ``same``.
+    """
+
+    network: nn.Module
+    criterion: Callable[[Tensor, Tensor], Tensor]
+    optimizer: InnerOptimizer
+    names: Sequence[str]
+    steps: int
+    proximity: float = 0.0
+    randomness: str = "error"
+
+    def meta(self) -> Tensors:
+        """Name everything that is meta-learned.
+
+        Returns:
+            Trainable parameters of the network, and learned rates.
+        """
+        network = {NETWORK + name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        return network | {RATES + name: p for name, p in self.optimizer.rates().items()}
+
+    def parts(self, meta: Tensors) -> Parts:
+        """Tell apart what adapts and what does not.
+
+        Args:
+            meta: as :meth:`meta` gives it, or other tensors in their place.
+
+        Returns:
+            The three groups.
+        """
+        network = {name: meta.get(NETWORK + name, p) for name, p in self.network.named_parameters()}
+        fast = {name: network.pop(name) for name in self.names}
+        return Parts(fast, network, {name.removeprefix(RATES): p for name, p in meta.items() if name.startswith(RATES)})
+
+    def answer(self, fast: Tensors, slow: Tensors, x: Tensor) -> Tensor:
+        """Evaluate the network of one task.
+
+        Args:
+            fast: adapted parameters.
+            slow: the others.
+            x: inputs, shape ``(Q, ...)``.
+
+        Returns:
+            Outputs, shape ``(Q, outputs)``.
+        """
+        output: Tensor = functional_call(self.network, {**slow, **fast}, (x,))
+        return output
+
+    def score(self, fast: Tensors, slow: Tensors, x: Tensor, y: Tensor) -> Score:
+        """Judge one task.
+
+        Args:
+            fast: adapted parameters.
+            slow: the others.
+            x: inputs, shape ``(Q, ...)``.
+            y: targets, shape ``(Q, 1)``, or class numbers, shape ``(Q,)``.
+
+        Returns:
+            Loss and accuracy as scalars.
+        """
+        output = self.answer(fast, slow, x)
+        loss = self.criterion(output, y)
+        accuracy = torch.full_like(loss, torch.nan) if y.is_floating_point() else (output.argmax(-1) == y).to(loss.dtype).mean()
+        return Score(loss, accuracy.detach(), output)
+
+    def path(
+        self,
+        parts: Parts,
+        support: Support,
+        steps: int,
+        first_order: bool = False,
+        checkpoint: bool = False,
+        loop: bool = False,
+    ) -> Iterator[Tensors]:
+        """Adapt to one task.
+
+        Args:
+            parts: of the meta-parameters.
+            support: inputs and targets.
+            steps: number of steps.
+            first_order: take inner gradients for constants.
+            checkpoint: recompute each step in the backward pass.
+            loop: differentiate by ``torch.autograd`` instead of ``torch.func``.
+
+        Returns:
+            Iterator over adapted parameters after 0, 1, ... steps.
+        """
+        gradient: InnerGradient = by_autograd if loop or checkpoint else by_func
+        return inner_path(
+            self._inner_loss(parts), parts.fast, support, steps, self.optimizer, gradient, parts.rates, first_order, checkpoint
+        )
+
+    def _inner_loss(self, parts: Parts) -> Callable[[Tensors, Support], Tensor]:
+        def loss(fast: Tensors, support: Support) -> Tensor:
+            x, y = support
+            value = self.criterion(self.answer(fast, parts.slow, x), y)
+            if self.proximity:
+                distance = torch.stack([(p - parts.fast[name]).square().sum() for name, p in fast.items()]).sum()
+                value = value + self.proximity / 2 * distance
+            return value
+
+        return loss
+
+    def stacked_path(
+        self, parts: Parts, tasks: TaskBatch, steps: int, first_order: bool = False, checkpoint: bool = False
+    ) -> Iterator[Tensors]:
+        """Adapt to T tasks at once by ``torch.autograd``, because ``torch.func`` and checkpoints exclude one another.
+
+        The gradient of the sum of T losses, each of parameters of its own, is the T gradients.
+
+        Args:
+            parts: of the meta-parameters.
+            tasks: T of them.
+            steps: number of steps.
+            first_order: take inner gradients for constants.
+            checkpoint: recompute each step in the backward pass.
+
+        Returns:
+            Iterator over adapted parameters with a leading dimension of T.
+        """
+        one = self._inner_loss(parts)
+
+        def total(fast: Tensors, support: Support) -> Tensor:
+            losses: Tensor = vmap(one, randomness=self.randomness)(fast, support)
+            return losses.sum()
+
+        fast = {name: p.expand(len(tasks.support_x), *p.shape) for name, p in parts.fast.items()}
+        support = (tasks.support_x, tasks.support_y)
+        optimizer = OverTasks(self.optimizer)
+        return inner_path(total, fast, support, steps, optimizer, by_autograd, parts.rates, first_order, checkpoint)
+
+
+class OverTasks(InnerOptimizer):
+    """An inner optimizer for parameters with a leading dimension of tasks: each task is clipped by its own norm.
+
+    Args:
+        optimizer: of one task.
+    """
+
+    def __init__(self, optimizer: InnerOptimizer) -> None:
+        super().__init__()
+        self.one = optimizer
+
+    def init(self, params: Tensors) -> State:
+        """Begin.
+
+        Args:
+            params: what adapts.
+
+        Returns:
+            As the optimizer of one task.
+        """
+        return self.one.init(params)
+
+    def direction(self, gradients: Tensors, state: State, step: int) -> tuple[Tensors, State]:
+        """Ask the optimizer of one task.
+
+        Args:
+            gradients: of the inner losses.
+            state: after the step before.
+            step: number of steps done before.
+
+        Returns:
+            Direction and state.
+        """
+        return self.one.direction(gradients, state, step)
+
+    def update(self, params: Tensors, gradients: Tensors, state: State, step: int, rates: Tensors) -> tuple[Tensors, State]:
+        """Take a step in each task.
+
+        Args:
+            params: what adapts.
+            gradients: of the inner losses.
+            state: after the step before.
+            step: number of steps done before.
+            rates: of all tasks.
+
+        Returns:
+            Parameters and state after the step.
+        """
+        updated: tuple[Tensors, State] = vmap(
+            lambda params, gradients, state: self.one.update(params, gradients, state, step, rates)
+        )(params, gradients, state)
+        return updated

@@ -1,0 +1,227 @@
+"""Tasks for meta-learning: which ones come when, on which rank; what a task is made of is left to the subclasses."""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+
+from gradgrad.batches import DataPart, TaskBatch, TaskShape
+from gradgrad.datamodules.blocks import Blocks
+from gradgrad.datamodules.own_task import read_task
+from gradgrad.errors import UsageError
+
+Split = Literal["train", "val", "test"]
+PARTS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
+
+
+class TaskData(LightningDataModule, ABC):
+    """An endless stream of training tasks, and fixed tasks to validate and to test on.
+
+    Task i of a split is a function of (``seed``, split, i) alone: independent of workers, ranks, batch size and resume.
+    Meta-iteration n trains on the tasks n T to (n + 1) T - 1 with T = ``meta_batch_size``, of which rank r of w takes the r-th of
+    w parts; evaluation is always on the tasks 0 to ``eval_tasks - 1``. Batches are made on the device, whole, as the last step
+    of their transfer. A module with an attribute ``iterations_per_step`` = k gets a list of k batches per training step, any
+    other module one :class:`gradgrad.batches.TaskBatch`; evaluation steps get one ``TaskBatch``.
+
+    Args:
+        meta_batch_size: training tasks per meta-iteration, over all ranks; 25 is that of Finn et al. 2017 on sinusoids.
+        eval_tasks: validation tasks, and test tasks; 600 as in Finn et al. 2017.
+        eval_batch_size: tasks per evaluation step; 100 is a guess, it changes memory and speed, not results.
+        seed: of all tasks; 0 is a convention. Runs of one experiment differ in ``seed_everything`` and share their tasks.
+        iterations_per_epoch: meta-iterations between validations; 1000 is a guess.
+        task_file: a task of your own to predict, see :func:`gradgrad.datamodules.own_task.read_task`; None predicts the first
+            test tasks.
+
+    Raises:
+        UsageError: a size is below 1.
+    """
+
+    name: str
+    """Of the data set."""
+    source: str
+    """Where it came from."""
+
+    def __init__(
+        self,
+        meta_batch_size: int = 25,
+        eval_tasks: int = 600,
+        eval_batch_size: int = 100,
+        seed: int = 0,
+        iterations_per_epoch: int = 1000,
+        task_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.meta_batch_size, self.eval_tasks, self.eval_batch_size = meta_batch_size, eval_tasks, eval_batch_size
+        self.seed, self.iterations_per_epoch, self.task_file = seed, iterations_per_epoch, task_file
+        self.check_sizes("meta_batch_size", "eval_tasks", "eval_batch_size", "iterations_per_epoch")
+
+    @property
+    @abstractmethod
+    def task_shape(self) -> TaskShape:
+        """What a network for these tasks takes and gives."""
+
+    @abstractmethod
+    def tasks(self, split: Split, first: int, count: int, device: torch.device | None = None) -> TaskBatch:
+        """Make a range of tasks, in one call without a loop over tasks.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            first: number of the first task.
+            count: how many.
+            device: where to; None means the CPU.
+
+        Returns:
+            ``count`` tasks on ``device``.
+        """
+
+    @abstractmethod
+    def definition(self, split: Split, count: int) -> Iterable[bytes]:
+        """Give what determines the first tasks of a split to the last bit, on any machine.
+
+        Args:
+            split: ``train``, ``val`` or ``test``.
+            count: how many tasks.
+
+        Returns:
+            Bytes to be hashed one after the other.
+        """
+
+    def check_sizes(self, *names: str, least: int = 1) -> None:
+        """Refuse sizes that are too small.
+
+        Args:
+            names: of attributes.
+            least: the smallest that can be used.
+
+        Raises:
+            UsageError: one is smaller.
+        """
+        for name in names:
+            if getattr(self, name) < least:
+                got = f"{type(self).__name__} got {name} {getattr(self, name)}"
+                raise UsageError(f"{got}.\nwrite: data.init_args.{name}, at least {least}")
+
+    def provenance(self) -> list[DataPart]:
+        """Tell which tasks each part has.
+
+        Returns:
+            One entry per part, counted in tasks. The training part has no end: its first meta-batch stands for it.
+        """
+        parts = []
+        for split, part in PARTS.items():
+            count = self.meta_batch_size if split == "train" else self.eval_tasks
+            digest = hashlib.sha256()
+            for piece in self.definition(split, count):
+                digest.update(piece)
+            parts.append(DataPart(self.name, part, count, digest.hexdigest()[:32], self.source))
+        return parts
+
+    def prepare_data(self) -> None:
+        """Check the sizes and the user's own task while there is no run yet that a mistake could spoil.
+
+        Raises:
+            UsageError: the tasks cannot be shared among the processes.
+        """
+        ranks = self.trainer.world_size if self.trainer else 1
+        if self.meta_batch_size % ranks:
+            below, above = (self.meta_batch_size // ranks + more for more in (0, 1))
+            raise UsageError(
+                f"meta_batch_size {self.meta_batch_size} cannot be shared equally by {ranks} processes.\n"
+                f"write: data.init_args.meta_batch_size: {max(below, 1) * ranks} or {above * ranks}"
+            )
+        if self._blocks(self.eval_tasks) < ranks:
+            raise UsageError(
+                f"eval_tasks {self.eval_tasks} in steps of eval_batch_size {self.eval_batch_size} "
+                f"leave some of {ranks} processes without any.\n"
+                f"write: data.init_args.eval_batch_size: {max(self.eval_tasks // ranks, 1)}, and at least {ranks} eval_tasks"
+            )
+        if self.task_file is not None:
+            read_task(self.task_file, self.task_shape)
+
+    def train_dataloader(self) -> Blocks:
+        """Number the training steps of an epoch.
+
+        Returns:
+            One number per block of meta-iterations.
+        """
+        return Blocks(-(-self.iterations_per_epoch // self._iterations_per_step))
+
+    def val_dataloader(self) -> range:
+        """Number this rank's share of the evaluation steps.
+
+        Returns:
+            Every w-th block of ``eval_batch_size`` tasks, where there are w ranks.
+        """
+        return range(self._run.global_rank, self._blocks(self.eval_tasks), self._run.world_size)
+
+    def test_dataloader(self) -> range:
+        """Number this rank's share of the evaluation steps.
+
+        Returns:
+            As for validation.
+        """
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> range:
+        """Number the one prediction step.
+
+        Returns:
+            The number 0: on every rank the user's own task, or the first block of test tasks.
+        """
+        return range(1)
+
+    def transfer_batch_to_device(self, batch: int, device: torch.device, dataloader_idx: int) -> TaskBatch | list[TaskBatch]:
+        """Make the tasks of a block, in the run's precision.
+
+        Args:
+            batch: number of the block.
+            device: where to.
+            dataloader_idx: unused, there is one loader.
+
+        Returns:
+            One batch; in training a list of them, one per meta-iteration, if the module says ``iterations_per_step``.
+        """
+        trainer = self._run
+        with trainer.precision_plugin.tensor_init_context():
+            if trainer.training:
+                batches = self._training(device)
+                return batches if hasattr(trainer.lightning_module, "iterations_per_step") else batches[0]
+            if trainer.predicting and self.task_file is not None:
+                return TaskBatch(*(part.to(device) for part in read_task(self.task_file, self.task_shape)))
+            first = batch * self.eval_batch_size
+            count = min(self.eval_batch_size, self.eval_tasks - first)
+            return self.tasks("val" if trainer.validating or trainer.sanity_checking else "test", first, count, device)
+
+    def _training(self, device: torch.device) -> list[TaskBatch]:
+        trainer, per_step = self._run, self._iterations_per_step
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        block = progress.current.ready  # not the loader's number, which starts again from 0 when a run is resumed
+        if trainer.overfit_batches > 0:  # type: ignore[attr-defined]  # set by a function of the connector
+            iteration = block * per_step
+        elif trainer.lightning_module.automatic_optimization or per_step == 1:
+            iteration = progress.total.ready * per_step
+        else:
+            iteration = trainer.global_step
+        iterations = min(per_step, self.iterations_per_epoch - block * per_step)
+        if trainer.max_steps > 0 and per_step > 1:  # Lightning looks at its limit only between blocks
+            iterations = max(1, min(iterations, trainer.max_steps - trainer.global_step))
+        ranks, share = trainer.world_size, self.meta_batch_size // trainer.world_size
+        tasks = self.tasks("train", iteration * self.meta_batch_size, iterations * self.meta_batch_size, device)
+        mine = (part.view(iterations, ranks, share, *part.shape[1:])[:, trainer.global_rank] for part in tasks)
+        return [TaskBatch(*parts) for parts in zip(*(part.unbind() for part in mine), strict=True)]
+
+    def _blocks(self, tasks: int) -> int:
+        return math.ceil(tasks / self.eval_batch_size)
+
+    @property
+    def _iterations_per_step(self) -> int:
+        return int(getattr(self._run.lightning_module, "iterations_per_step", 1))
+
+    @property
+    def _run(self) -> Trainer:
+        assert self.trainer is not None  # Lightning attaches the data before it asks for any
+        return self.trainer

@@ -1,0 +1,336 @@
+"""Meta-learning of an initialization: MAML and its family, by settings."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from gradgrad.adaptation import SGD, Execution, InnerOptimizer, Learner, MetaGradient, Unrolled
+from gradgrad.adaptation.evaluation import evaluate
+from gradgrad.adaptation.execution import Randomness
+from gradgrad.adaptation.precomputed import with_gradient
+from gradgrad.adaptation.unrolled import UnrolledObjective
+from gradgrad.batches import AdaptedTasks, TaskBatch, TaskShape
+from gradgrad.errors import UsageError
+from gradgrad.modules.learnable import check_checkpoints, check_network, check_settings, default_mode, explained
+from gradgrad.modules.optimization import optimization
+from gradgrad.modules.task_scores import TaskScores, headline
+from gradgrad.selection import select
+
+NetworkCallable = Callable[[int, int], nn.Module]
+
+
+class MAML(LightningModule):
+    r"""Learn what adapts fast: :math:`\min_\theta \frac{1}{T} \sum_t L_t^{query}(U(\theta, support_t))`, U the inner loop.
+
+    The family is a matter of settings. ``meta_gradient`` chooses MAML, first-order MAML and MAML++'s annealings (``Unrolled``),
+    ``Reptile`` or iMAML (``Implicit``); ``inner_optimizer`` with learned rates Meta-SGD and MAML++'s rates; ``adapt`` ANIL (the
+    last layer), BOIL (all but the last) and CAVIA (a context vector, with ``gradgrad.networks.ContextMLP``).
+
+    Losses are means over samples, also in the inner loop: rates of the TensorFlow code of Finn et al., which sums over classes, are
+    to be multiplied by the number of ways. ``max_steps`` counts meta-iterations. Metrics of training are logged for each of them:
+    ``train/loss`` (query loss after adaptation, mean over tasks), ``train/accuracy`` in classification and ``train/gradient_norm``
+    (of the meta-gradient, before clipping). Of validation and test: what
+    :func:`gradgrad.modules.task_scores.headline` names, and ``transductive``, 1 where the queries of a task are normalized
+    together. The unit of a loss is the criterion's: squared target, or nats.
+
+    Args:
+        network: called with the number of features or channels and of outputs, for example ``gradgrad.networks.MLP``.
+        inner_optimizer: of the inner loop, with its rate; SGD of 0.01 is that of the sinusoid of Finn et al. (2017).
+        inner_steps: of the inner loop in training; 1 as there.
+        adapt: a glob of names of parameters that adapt, or several; null means all that are trained.
+        meta_gradient: what the outer loop follows.
+        mode: ``vmap``, ``chunked`` or ``loop``, see :class:`gradgrad.adaptation.Execution`; ``auto`` is ``loop`` for networks
+            with convolutions on a CPU, else ``vmap``. All give the same numbers.
+        chunk_size: tasks at a time in mode ``chunked``.
+        compile: compile the meta-gradient: about half a minute once, then several times faster on small networks.
+        randomness: how tasks share random numbers of the network (dropout): ``error``, ``different`` or ``same``.
+        loss: maps outputs and targets to a mean loss; null means squared error, or cross-entropy for class numbers.
+        optimizer: of the outer loop, called with the parameters; Adam of 0.001 is that of Finn et al.
+        scheduler: called with the optimizer, stepped after each meta-iteration (``ReduceLROnPlateau`` after each validation).
+        clip_norm: largest norm of the meta-gradient; null does not clip.
+        iterations_per_step: meta-iterations in one of the trainer's steps, so that its loop does not dominate small problems.
+        eval_inner_steps: steps after which ``val/loss`` and ``test/loss`` are taken; null means ``inner_steps``.
+        curve_steps: steps up to which evaluation goes; 10 as in Finn et al.
+        diverged_above: a query loss beyond this counts as diverged; 10 is a guess, in units of the loss.
+
+    Raises:
+        UsageError: a setting out of range.
+    """
+
+    network: nn.Module
+    learner: Learner
+    task_shape: TaskShape
+
+    def __init__(
+        self,
+        network: NetworkCallable,
+        inner_optimizer: InnerOptimizer | None = None,
+        inner_steps: int = 1,
+        adapt: str | Sequence[str] | None = None,
+        meta_gradient: MetaGradient | None = None,
+        mode: Literal["auto", "vmap", "chunked", "loop"] = "auto",
+        chunk_size: int = 8,
+        compile: bool = False,
+        randomness: Randomness = "error",
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable = lambda params: torch.optim.Adam(params, lr=0.001),
+        scheduler: LRSchedulerCallable | None = None,
+        clip_norm: float | None = None,
+        iterations_per_step: int = 1,
+        eval_inner_steps: int | None = None,
+        curve_steps: int = 10,
+        diverged_above: float = 10.0,
+    ) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
+            self.save_hyperparameters(logger=False)
+        if "_class_path" not in self.hparams:
+            # Built in Python, not from YAML: these are live objects, which a weights-only checkpoint refuses.
+            self.hparams.clear()
+        counted = inner_steps if eval_inner_steps is None else eval_inner_steps
+        sizes = {"inner_steps": inner_steps, "iterations_per_step": iterations_per_step, "chunk_size": chunk_size}
+        if min(*sizes.values()) < 1 or min(counted, curve_steps) < 0 or not diverged_above > 0:
+            got = {**sizes, "eval_inner_steps": counted, "curve_steps": curve_steps, "diverged_above": diverged_above}
+            raise UsageError(f"MAML got {got};\nexpected 1 or more of the first three, and nothing negative.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise UsageError(f"MAML got clip_norm {clip_norm}; expected a positive number, or null for no clipping.")
+        self.automatic_optimization = False
+        self.make_network, self.make_optimizer, self.make_scheduler = network, optimizer, scheduler
+        self.inner_optimizer = SGD() if inner_optimizer is None else inner_optimizer
+        self.meta_gradient = Unrolled() if meta_gradient is None else meta_gradient
+        self.inner_steps, self.adapt, self.mode, self.criterion = inner_steps, adapt, mode, loss
+        self.chunk_size, self.compile_gradient, self.randomness = chunk_size, compile, randomness
+        self.clip_norm, self.iterations_per_step = clip_norm, iterations_per_step
+        self.counted, self.curve_steps, self.diverged_above = counted, max(curve_steps, counted), diverged_above
+        self.scores = TaskScores()
+        self.curves: dict[str, tuple[Tensor, Tensor]] = {}
+        self._execution: Execution | None = None
+
+    def configure_model(self) -> None:
+        """Build the network for the tasks at hand, unless it stands already.
+
+        Raises:
+            UsageError: the datamodule has no ``task_shape``.
+        """
+        if hasattr(self, "network") or self._trainer is None:  # no trainer: `load_from_checkpoint`, which brings the shape
+            return
+        data = getattr(self.trainer, "datamodule", None)
+        shape = getattr(data, "task_shape", None)
+        if not isinstance(shape, TaskShape):
+            raise UsageError(
+                f"MAML got data from {type(data).__name__}, which does not say what its tasks look like.\n"
+                "expected: a LightningDataModule with an attribute `task_shape` (gradgrad.batches.TaskShape)\n"
+                "write:    data: gradgrad.datamodules.SinusoidTasks, or give yours that attribute"
+            )
+        self._build(shape)
+
+    def _build(self, shape: TaskShape) -> None:
+        self.task_shape = shape
+        self.network = self.make_network(shape.inputs[0], shape.outputs)
+        if self.criterion is None:
+            self.criterion = nn.CrossEntropyLoss() if shape.classification else nn.MSELoss()
+        params = dict(self.network.named_parameters())
+        names = [name for name, p in params.items() if p.requires_grad]
+        if self.adapt is not None:
+            patterns = [self.adapt] if isinstance(self.adapt, str) else self.adapt
+            chosen = {name for pattern in patterns for name in select(params, pattern, "MAML", "adapt")}
+            names = [name for name in params if name in chosen]
+        self.inner_optimizer.prepare({name: params[name] for name in names}, self.inner_steps)
+        self.learner = Learner(
+            self.network,
+            self.criterion,
+            self.inner_optimizer,
+            tuple(names),
+            self.inner_steps,
+            self.meta_gradient.proximity,
+            self.randomness,
+        )
+
+    @property
+    def execution(self) -> Execution:
+        """How tasks are computed on this device."""
+        if self._execution is None:
+            mode = default_mode(self.network, self.device) if self.mode == "auto" else self.mode
+            self._execution = Execution(mode, self.chunk_size, self.compile_gradient, self.randomness)
+        return self._execution
+
+    @property
+    def transductive(self) -> bool:
+        """Whether the queries of a task are normalized together, so that each answer depends on the other queries."""
+        return any(isinstance(layer, nn.modules.batchnorm._NormBase) and not layer.track_running_stats for layer in self.network.modules())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save what the tasks look like, so that the network can be built without them.
+
+        Args:
+            checkpoint: about to be written.
+        """
+        checkpoint["task_shape"] = tuple(self.task_shape)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the network before its weights arrive, also where there is no datamodule to ask.
+
+        Args:
+            checkpoint: as Lightning read it.
+        """
+        if not hasattr(self, "network"):
+            inputs, outputs, classification = checkpoint["task_shape"]
+            self._build(TaskShape(tuple(inputs), outputs, classification))
+
+    def on_fit_start(self) -> None:
+        """Find out what cannot be trained before the first step."""
+        check_network(self.learner, self.execution)
+        check_settings(self.meta_gradient, self.learner, self.execution)
+        check_checkpoints(self.trainer, self.iterations_per_step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Evaluate the network as it is, before any adaptation.
+
+        Args:
+            x: inputs, shape ``(B, ...)``.
+
+        Returns:
+            Shape ``(B, outputs)``.
+        """
+        output: Tensor = self.network(x)
+        return output
+
+    def loss(self, batch: TaskBatch) -> Tensor:
+        """Evaluate what is minimized, as a differentiable function of the parameters.
+
+        Args:
+            batch: T tasks.
+
+        Returns:
+            Mean query loss after adaptation, in units of the criterion.
+        """
+        objective = UnrolledObjective(self.learner, loop=self.execution.mode == "loop")
+        return self.execution.mean(objective, self.learner.meta(), batch)
+
+    def training_step(self, batch: TaskBatch | list[TaskBatch], batch_idx: int) -> None:
+        """Make one meta-iteration for each batch of tasks.
+
+        Args:
+            batch: one, or a list of at most ``iterations_per_step``.
+            batch_idx: unused.
+        """
+        rows, first = [], self.global_step
+        for tasks in batch if isinstance(batch, list) else [batch]:
+            rows.append(self._iterate(tasks))
+        names = ["train/loss", "train/gradient_norm", *(["train/accuracy"] if self.task_shape.classification else [])]
+        table = torch.stack([torch.stack(row) for row in rows])[:, : len(names)]
+        self.log("train/loss", table[:, 0].mean(), prog_bar=True, logger=False)
+        every = self.trainer.log_every_n_steps
+        for step, row in enumerate(table.tolist(), first + 1):
+            if step % every == 0:
+                self._record(dict(zip(names, row, strict=True)), step)
+
+    def _iterate(self, tasks: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:
+        optimizer = self.optimizers()
+        meta = self.learner.meta()
+        with explained(self.execution.mode):
+            step = self.meta_gradient(self.learner, meta, tasks, self.execution, self.global_step)
+        params = list(meta.values())
+        loss = with_gradient(step.losses.mean(), params, [step.gradients[name] for name in meta])
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = self._clip(optimizer, params)
+        optimizer.step()
+        scheduler = self.lr_schedulers()
+        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+        return loss.detach(), norm, step.accuracies.mean()
+
+    def _clip(self, optimizer: LightningOptimizer, params: list[Tensor]) -> Tensor:
+        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):
+            scaler.unscale_(optimizer.optimizer)
+        if self.clip_norm is None:
+            return torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+        return torch.nn.utils.clip_grad_norm_(params, self.clip_norm)
+
+    def _record(self, metrics: dict[str, float], step: int) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(metrics, step=step)
+
+    def validation_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:
+        """Adapt to validation tasks and judge the outcome.
+
+        Args:
+            batch: T tasks.
+            batch_idx: unused.
+
+        Returns:
+            How it went, for callbacks.
+        """
+        return self._evaluate(batch)
+
+    def test_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:  # type: ignore[override]  # Lightning hands it on as it is
+        """Do the same on test tasks.
+
+        Args:
+            batch: T tasks.
+            batch_idx: unused.
+
+        Returns:
+            How it went, for callbacks.
+        """
+        return self._evaluate(batch)
+
+    def predict_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:
+        """Adapt to a user's own tasks.
+
+        Args:
+            batch: T tasks; targets of queries may be unknown.
+            batch_idx: unused.
+
+        Returns:
+            Outputs before and after, and the adapted parameters.
+        """
+        with explained(self.execution.mode):
+            return evaluate(self.learner, self.learner.meta(), batch, self.execution, self.counted, keep_params=True)
+
+    def _evaluate(self, tasks: TaskBatch) -> AdaptedTasks:
+        with explained(self.execution.mode):
+            told = evaluate(self.learner, self.learner.meta(), tasks, self.execution, self.curve_steps, self.counted)
+        self.scores.update(told.losses, told.accuracies)
+        return told
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores over all validation tasks."""
+        metrics = self._conclude("val")
+        scheduler = self.lr_schedulers() if self.trainer.training or self.trainer.validating else None
+        if isinstance(scheduler, ReduceLROnPlateau) and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            scheduler.step(metrics[scheduler.monitor])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores over all test tasks."""
+        self._conclude("test")
+
+    def _conclude(self, stage: str) -> dict[str, float]:
+        losses, accuracies = self.scores.compute()
+        self.scores.reset()
+        self.curves[stage] = (losses.cpu(), accuracies.cpu())
+        told = headline(losses, accuracies, self.counted, self.diverged_above) | {"transductive": float(self.transductive)}
+        metrics = {f"{stage}/{name}": value for name, value in told.items()}
+        # Under Lightning's own log the steps would be training steps; ours are meta-iterations.
+        for name, value in metrics.items():
+            self.log(name, value, logger=False, prog_bar=name == f"{stage}/loss")
+        if not self.trainer.sanity_checking:
+            self._record(metrics, self.global_step)
+        return metrics
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Make the optimizer and the scheduler that the config names.
+
+        Returns:
+            As Lightning takes them.
+        """
+        return optimization(self.make_optimizer, self.make_scheduler, [p for p in self.parameters() if p.requires_grad])
