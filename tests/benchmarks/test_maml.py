@@ -2,13 +2,17 @@
 
 import math
 import time
+from itertools import cycle
 
 import numpy as np
 import pytest
 import torch
 from maml_peers import PEERS
+from torch import nn
 
 from clock import interleaved
+from gradgrad.adaptation import SGD, Execution, Learner, Unrolled
+from gradgrad.batches import TaskBatch
 from gradgrad.networks import MLP
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -18,7 +22,25 @@ ROUNDS = {1: (15, 10), 5: (9, 5)}  # inner steps: rounds, repeats in a round
 
 def ours(mode, compile):
     """Give a function of (weights, batches, steps), as each of PEERS is."""
-    pytest.skip("gradgrad has no MAML yet")
+
+    def make(weights, batches, steps):
+        network = MLP(1, 1, [40, 40], "relu")
+        names = dict(network.named_parameters())
+        network.load_state_dict(dict(zip(names, weights, strict=True)))
+        learner = Learner(network, nn.MSELoss(), SGD(lr=0.01), tuple(names), steps)
+        meta, execution, meta_gradient = learner.meta(), Execution(mode, compile=compile), Unrolled()
+        adam, upcoming = torch.optim.Adam(meta.values(), lr=1e-3, fused=True), cycle(TaskBatch(*batch) for batch in batches)
+
+        def iterate():
+            found = meta_gradient(learner, meta, next(upcoming), execution, 0)
+            for name, param in meta.items():
+                param.grad = found.gradients[name]
+            adam.step()
+            return list(meta.values())
+
+        return iterate
+
+    return make
 
 
 OURS = {

@@ -1,5 +1,7 @@
 """A user's own classes: folders of images, arrays with labels, and every mistake in them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def test_classes_are_parted_by_the_seed_alone():
     names = [f"class{i}" for i in range(10)]
     parts = part_classes(names, (0.5, 0.2), 0)
     assert {part: len(places) for part, places in parts.items()} == {"train": 5, "val": 2, "test": 3}
-    assert sorted(sum(parts.values(), [])) == list(range(10))
+    assert sorted(place for places in parts.values() for place in places) == list(range(10))
     backwards = part_classes(names[::-1], (0.5, 0.2), 0)  # the order of a folder tells nothing
     assert {part: [9 - place for place in places] for part, places in backwards.items()} == parts
     assert part_classes(names, (0.5, 0.2), 1) != parts
@@ -34,7 +36,7 @@ def test_classes_are_parted_by_the_seed_alone():
 
 @pytest.mark.parametrize("fractions", [(0.0, 0.5), (0.5, 0.0), (0.6, 0.4), (float("nan"), 0.1)])
 def test_fractions_that_leave_a_part_empty_are_refused(fractions):
-    with pytest.raises(UsageError, match="leave a part without classes.\nwrite: data.init_args.fractions"):
+    with pytest.raises(UsageError, match=r"leave a part without classes.\nwrite: data.init_args.fractions"):
         part_classes(["a", "b", "c"], fractions, 0)
 
 
@@ -64,7 +66,7 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path):
 
 def test_mistakes_in_folders(tmp_path):
     def told(root, **options):
-        with pytest.raises(UsageError) as error:
+        with pytest.raises(UsageError, match=r".") as error:
             FolderTasks(str(root), **SMALL | options).prepare_data()
         return str(error.value)
 
@@ -132,9 +134,8 @@ def test_words_may_be_labels_and_bytes_examples(array):
     ],
 )
 def test_mistakes_in_arrays(array, change, sentence):
-    with pytest.raises(UsageError) as error:
+    with pytest.raises(UsageError, match=re.escape(sentence)) as error:
         ArrayTasks(array(**change)).prepare_data()
-    assert sentence in str(error.value)
     assert len(str(error.value).splitlines()) <= 5
 
 

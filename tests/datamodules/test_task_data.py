@@ -110,6 +110,15 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path, iterations_per_step, every
         assert torch.equal(rest, stream(3 * ITERATIONS - done, done)), path
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_run_may_be_resumed_with_other_blocks(tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="end")
+    fitted(Watcher(3), max_epochs=1, callbacks=[keep], enable_checkpointing=True)
+    for other in (1, 7):
+        rest = fitted(Watcher(other), ckpt_path=tmp_path / "end.ckpt")
+        assert torch.equal(rest, stream(2 * ITERATIONS, ITERATIONS))
+
+
 def test_overfitting_repeats_the_first_blocks():
     seen = fitted(Watcher(3), overfit_batches=1, limit_val_batches=0)
     assert torch.equal(seen, stream(3).repeat(3, 1, 1))
@@ -150,7 +159,7 @@ def test_tasks_come_in_the_precision_of_the_run():
     assert fitted(module, precision="64-true", max_epochs=1).dtype == torch.float64
 
 
-def pretend(tasks, rank, ranks, iterations_per_step=None, steps_before=0):
+def pretend(tasks, rank, ranks, iterations_per_step=None, steps_before=0, stage="train"):
     """A rank's trainer, as far as the data look at it."""
     module = SimpleNamespace(automatic_optimization=False)
     if iterations_per_step is not None:
@@ -160,7 +169,8 @@ def pretend(tasks, rank, ranks, iterations_per_step=None, steps_before=0):
         lightning_module=module,
         global_rank=rank,
         world_size=ranks,
-        training=True,
+        training=stage == "train",
+        predicting=stage == "predict",
         overfit_batches=0,
         max_steps=-1,
         global_step=steps_before,
@@ -189,6 +199,8 @@ def test_what_ranks_cannot_share_is_refused():
     with pytest.raises(UsageError, match="meta_batch_size 4 cannot be shared equally by 3 processes") as error:
         pretend(data(), 0, 3).prepare_data()
     assert "write: data.init_args.meta_batch_size: 3 or 6" in str(error.value)
+    pretend(data(), 0, 3, stage="test").prepare_data()
+    pretend(data(), 0, 4, stage="predict").prepare_data()
     with pytest.raises(UsageError, match="leave some of 4 processes without any") as error:
         pretend(data(), 0, 4).prepare_data()
     assert "write: data.init_args.eval_batch_size: 6, and at least 4 eval_tasks" in str(error.value)

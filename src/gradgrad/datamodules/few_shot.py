@@ -113,7 +113,7 @@ class FewShotTasks(TaskData):
         if classes.turns is not None:
             x = turned(x, classes.turns[chosen].to(device))
         # A byte stands for a 255th; division after the conversion rounds once.
-        x = x.to(torch.get_default_dtype()) / 255 if x.dtype == torch.uint8 else x.to(torch.get_default_dtype())
+        x = x.to(torch.get_default_dtype()).div_(255) if x.dtype == torch.uint8 else x.to(torch.get_default_dtype())
         numbers = torch.arange(self.ways, device=device)
         support_y, query_y = (numbers.repeat_interleave(of_each).expand(count, -1) for of_each in (self.shots, self.queries))
         return TaskBatch(x[:, :, : self.shots].flatten(1, 2), support_y, x[:, :, self.shots :].flatten(1, 2), query_y)

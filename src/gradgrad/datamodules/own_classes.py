@@ -91,7 +91,7 @@ class FolderTasks(FewShotTasks):
     ) -> None:
         super().__init__(**options)
         self.root, self.fractions, self.split_seed, self.size, self.grey = root, fractions, split_seed, size, grey
-        self.name, self.source = Path(root).name, root
+        self.name, self.source = Path(root).resolve().name, root
         self.check_sizes("size")
 
     def classes(self, split: Split) -> Classes:

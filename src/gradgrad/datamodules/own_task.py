@@ -63,13 +63,15 @@ def _from_csv(path: Path) -> tuple[Floats, ...]:
     if "y" not in columns:
         raise UsageError(f"{path} has no column 'y', its columns are {some(columns)}.\nwrite: y over the column of targets")
     for column in columns:
-        if column != "part" and not pd.api.types.is_numeric_dtype(frame[column]):
+        if column != "part":
             numbers = pd.to_numeric(frame[column], errors="coerce")
-            example = frame[column][numbers.isna() & frame[column].notna()].head(1).to_list()
-            raise UsageError(
-                f"{path}: column {column!r} is not numeric, for example {(example or ['nothing'])[0]!r}.\n"
-                "write: a number into every row of it (only y may be empty)"
-            )
+            wrong = frame[column][numbers.isna() & frame[column].notna()]
+            if len(wrong):
+                raise UsageError(
+                    f"{path}: column {column!r} is not numeric, for example {wrong.iloc[0]!r}.\n"
+                    "write: a number into every row of it (only y may be empty)"
+                )
+            frame[column] = numbers
     if "part" in columns:
         unknown = [part for part in frame["part"].unique() if part not in ("support", "query")]
         if unknown:

@@ -61,6 +61,6 @@ def choose(uniforms: Tensor, size: int | Tensor) -> Tensor:
 
 def _entry(place: Tensor, places: Tensor, left: Tensor) -> Tensor:
     """Read the array at ``place``: what the last step that went there left, or the number itself where none did."""
-    went = places == place[:, None]
-    last = (went * torch.arange(1, places.shape[1] + 1, device=place.device)).amax(1) if places.shape[1] else place * 0
-    return torch.where(last > 0, left.gather(1, (last - 1).clamp(min=0)[:, None])[:, 0], place) if places.shape[1] else place
+    steps = torch.arange(1, places.shape[1] + 1, device=place.device)
+    last = torch.cat([torch.zeros_like(place)[:, None], (places == place[:, None]) * steps], 1).amax(1)  # 0 where none did
+    return torch.cat([place[:, None], left], 1).gather(1, last[:, None])[:, 0]

@@ -127,13 +127,13 @@ class TaskData(LightningDataModule, ABC):
             UsageError: the tasks cannot be shared among the processes.
         """
         ranks = self.trainer.world_size if self.trainer else 1
-        if self.meta_batch_size % ranks:
-            below, above = (self.meta_batch_size // ranks + more for more in (0, 1))
+        if ranks > 1 and self._run.training and self.meta_batch_size % ranks:
+            near = [self.meta_batch_size // ranks * ranks, (self.meta_batch_size // ranks + 1) * ranks]
             raise UsageError(
                 f"meta_batch_size {self.meta_batch_size} cannot be shared equally by {ranks} processes.\n"
-                f"write: data.init_args.meta_batch_size: {max(below, 1) * ranks} or {above * ranks}"
+                f"write: data.init_args.meta_batch_size: {' or '.join(str(size) for size in near if size)}"
             )
-        if self._blocks(self.eval_tasks) < ranks:
+        if not (self.trainer and self.trainer.predicting) and self._blocks(self.eval_tasks) < ranks:
             raise UsageError(
                 f"eval_tasks {self.eval_tasks} in steps of eval_batch_size {self.eval_batch_size} "
                 f"leave some of {ranks} processes without any.\n"
@@ -200,15 +200,14 @@ class TaskData(LightningDataModule, ABC):
         trainer, per_step = self._run, self._iterations_per_step
         progress = trainer.fit_loop.epoch_loop.batch_progress
         block = progress.current.ready  # not the loader's number, which starts again from 0 when a run is resumed
+        iterations = max(1, min(per_step, self.iterations_per_epoch - block * per_step))
+        # Optimizer steps are iterations whatever the blocks were before a resume; a foreign module may take several per batch.
+        counted = hasattr(trainer.lightning_module, "iterations_per_step") and not trainer.lightning_module.automatic_optimization
+        iteration = trainer.global_step if counted else progress.total.ready * per_step
+        if counted and trainer.max_steps > 0:  # Lightning looks at its limit only between blocks
+            iterations = max(1, min(iterations, trainer.max_steps - iteration))
         if trainer.overfit_batches > 0:  # type: ignore[attr-defined]  # set by a function of the connector
             iteration = block * per_step
-        elif trainer.lightning_module.automatic_optimization or per_step == 1:
-            iteration = progress.total.ready * per_step
-        else:
-            iteration = trainer.global_step
-        iterations = min(per_step, self.iterations_per_epoch - block * per_step)
-        if trainer.max_steps > 0 and per_step > 1:  # Lightning looks at its limit only between blocks
-            iterations = max(1, min(iterations, trainer.max_steps - trainer.global_step))
         ranks, share = trainer.world_size, self.meta_batch_size // trainer.world_size
         tasks = self.tasks("train", iteration * self.meta_batch_size, iterations * self.meta_batch_size, device)
         mine = (part.view(iterations, ranks, share, *part.shape[1:])[:, trainer.global_rank] for part in tasks)
