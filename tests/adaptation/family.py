@@ -12,7 +12,7 @@ TASKS = 5  # two and two and one, in chunks of two
 
 
 def random(*shape, seed):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def regression(count=TASKS, features=2, seed=0):

@@ -1,12 +1,14 @@
 """The inner loop as a pure function."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
@@ -58,13 +60,18 @@ def adapt(
     entries(params, "adapt")
     if steps < 0:
         raise UsageError(f"adapt got steps {steps}; expected 0 or more.")
-    gradient = by_autograd if loop or checkpoint else by_func
-    path = inner_path(loss, params, support, steps, optimizer, gradient, optimizer.rates(), first_order, checkpoint)
-    if trajectory:
-        return list(path)
-    for adapted in path:
-        params = adapted
-    return params
+    by_graph = loop or checkpoint
+    with ExitStack() as stack:
+        if by_graph:
+            keep = torch.is_grad_enabled()
+            stack.enter_context(double_backward("adapt", autocast=True))
+            support = tree_map_only(Tensor, ordinary, support)
+            if not keep:
+                first_order, params = True, {name: ordinary(p).detach() for name, p in params.items()}
+        rates = optimizer.rates() if torch.is_grad_enabled() and not (by_graph and not keep) else detached(optimizer.rates())
+        gradient = by_autograd if by_graph else by_func
+        path = list(inner_path(loss, params, support, steps, optimizer, gradient, rates, first_order, checkpoint))
+    return path if trajectory else path[-1]
 
 
 def inner_path(
@@ -94,16 +101,20 @@ def inner_path(
     Yields:
         Parameters after 0, 1, ... steps.
     """
-    keep = torch.is_grad_enabled()
     state = optimizer.init(params)
     step = partial(_step, loss, support, optimizer, gradient, rates, first_order)
     yield params
     for number in range(steps):
-        if checkpoint and keep:
-            params, state = recomputed(step, number, params, state, use_reentrant=False)
+        if checkpoint:
+            params, state = recomputed(step, number, params, state, use_reentrant=False, context_fn=_surroundings)
         else:
             params, state = step(number, params, state)
         yield params
+
+
+def _surroundings() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Give the backward pass, which recomputes a step, the surroundings that the step had; it may come when all is over."""
+    return nullcontext(), double_backward("adapt", autocast=True)
 
 
 def _step(
@@ -142,36 +153,34 @@ def by_func(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Ten
 def by_autograd(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Tensors:
     """Differentiate by ``torch.autograd.grad(..., create_graph=not first_order)``, the form that everyone knows.
 
+    Gradients must be on, and inference mode off; see :func:`gradgrad.derivatives.double_backward.double_backward`.
+
     Args:
         loss: maps parameters and the support set to a scalar.
         params: where.
-        support: handed on to ``loss``; any tuple, list or dict of tensors.
+        support: handed on to ``loss``.
         first_order: give constants.
 
     Returns:
         The gradient; zeros where ``loss`` does not use a parameter.
     """
-    create_graph = torch.is_grad_enabled() and not first_order
-    with double_backward("adapt", autocast=True):
-        at = {name: variable(p, create_graph) for name, p in params.items()}
-        support = torch.utils._pytree.tree_map_only(Tensor, ordinary, support)
-        value = loss(at, support)
-        if not value.requires_grad:  # nothing that adapts is used
-            return {name: torch.zeros_like(p) for name, p in params.items()}
-        gradients = torch.autograd.grad(
-            value, list(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
-    return dict(zip(at, gradients, strict=True))
+    connected = {name: p.requires_grad and not first_order for name, p in params.items()}
+    # Another name for the same numbers: what a loss captures of the tensor itself stays a constant, as it does for torch.func.
+    at = {name: p.view_as(p) if connected[name] else p.detach().requires_grad_() for name, p in params.items()}
+    value = loss(at, support)
+    if not value.requires_grad:  # nothing that adapts is used
+        return {name: torch.zeros_like(p) for name, p in params.items()}
+    found = torch.autograd.grad(value, list(at.values()), create_graph=not first_order, allow_unused=True, materialize_grads=True)
+    return dict(zip(at, found, strict=True))
 
 
-def variable(param: Tensor, connected: bool) -> Tensor:
-    """Make something to differentiate with respect to.
+def detached(tensors: Tensors) -> Tensors:
+    """Take tensors for constants.
 
     Args:
-        param: a tensor.
-        connected: whether derivatives of what follows flow back into ``param``.
+        tensors: by name.
 
     Returns:
-        The tensor itself, or its numbers as a new leaf.
+        The same numbers without a graph.
     """
-    return param if connected and param.requires_grad else ordinary(param).detach().requires_grad_()
+    return {name: tensor.detach() for name, tensor in tensors.items()}

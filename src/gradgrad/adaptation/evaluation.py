@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
 from gradgrad.adaptation.inner_optimizers import Tensors
 from gradgrad.adaptation.learner import Learner
@@ -36,11 +37,11 @@ def evaluate(
     """
     shown = steps if shown is None else shown
     loop = execution.mode == "loop"
+    parts = learner.parts(detached(meta))
 
     def one(task: TaskBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensors]:
-        parts = learner.parts(meta)
         scores, params = [], Tensors()
-        for step, fast in enumerate(learner.path(parts, (task.support_x, task.support_y), steps, loop=loop)):
+        for step, fast in enumerate(learner.path(parts, (task.support_x, task.support_y), steps, first_order=True, loop=loop)):
             scores.append(learner.score(fast, parts.slow, task.query_x, task.query_y))
             if keep_params and step == shown:
                 params = {**parts.slow, **fast}
@@ -84,11 +85,12 @@ def statistics(scores: Tensor, worst: float = torch.inf) -> Statistics:
 
 
 def _percentile(ordered: Tensor, share: float) -> Tensor:
-    """Interpolate between order statistics; ``torch.quantile`` makes NaN of infinite neighbours."""
+    """Interpolate between order statistics; ``torch.quantile`` and ``lerp`` make NaN of infinite neighbours."""
     place = share * (len(ordered) - 1)
     low, fraction = int(place), place - int(place)
     upper = ordered[min(low + 1, len(ordered) - 1)]
-    return torch.where(upper == ordered[low], upper, torch.lerp(ordered[low], upper, fraction)) if fraction else ordered[low]
+    between = (1 - fraction) * ordered[low] + fraction * upper
+    return torch.where(upper == ordered[low], upper, between) if fraction else ordered[low]
 
 
 def diverged(losses: Tensor, above: float) -> Tensor:

@@ -3,24 +3,35 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
+from gradgrad.adaptation.compilation import autocast_state, compiled
 from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.learner import Learner
 from gradgrad.batches import TaskBatch
-from gradgrad.derivatives.double_backward import double_backward
+from gradgrad.derivatives.double_backward import double_backward, full_precision
 from gradgrad.derivatives.params import ordinary
 from gradgrad.errors import UsageError
 
 Mode = Literal["vmap", "chunked", "loop"]
 Randomness = Literal["error", "different", "same"]
-# Maps meta-parameters and one task to its loss and to anything else worth knowing, as tensors.
-Told = tuple[Tensor, Any]  # by name, because torch.compile cannot trace the annotation of an inner function
-Objective = Callable[[Tensors, TaskBatch, Tensor | None], Told]
+Told = tuple[Any, Any]
+
+
+class Objective(Protocol):
+    """A hashable function of meta-parameters and one task: what is minimized, and what else is worth knowing, as tensors."""
+
+    learner: Learner
+    stacked: bool
+    """Whether it takes tasks with their leading dimension."""
+
+    def __call__(self, meta: Tensors, tasks: TaskBatch, weights: Tensor | None = None) -> Told: ...
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,7 @@ class Execution:
         """Differentiate the mean over tasks.
 
         Args:
-            objective: of one task, or of many if it has a true attribute ``stacked``.
+            objective: of one task, or of many if it is ``stacked``.
             meta: meta-parameters; they require gradients.
             tasks: T of them.
             shared: handed on to the objective.
@@ -97,31 +108,48 @@ class Execution:
 
     def _chunk_gradient(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> tuple[Tensors, Any]:
         if self.compile:
-            if objective not in self._compiled:
-                self._compiled[objective] = torch.compile(partial(self._by_func, objective), fullgraph=True, dynamic=False)
-            with torch.no_grad():  # else a graph would be kept beside, and never used
-                gradients, told = self._compiled[objective](meta, chunk, shared)
-            return gradients, told
+            return self._compiled_gradient(objective, meta, chunk, shared)
         if self.mode == "loop":
             with double_backward("the meta-gradient", autocast=True):
                 loss, told = objective(meta, TaskBatch(*(part[0] for part in chunk)), shared)
                 gradients = _autograd(loss, meta)
             return gradients, tree_map(lambda tensor: tensor[None], told)
-        losses, told = self._over_tasks(objective, meta, chunk, shared)
-        return _autograd(losses.mean(), meta), told
-
-    def _by_func(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> tuple[Tensors, Any]:
-        def mean(meta: Tensors) -> Told:
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
             losses, told = self._over_tasks(objective, meta, chunk, shared)
+            return _autograd(losses.mean(), meta), told
+
+    def _compiled_gradient(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> tuple[Any, Any]:
+        """Look the program up, or trace and compile it.
+
+        Everything that it depends on is in the key, because comparing them here costs a tenth of what TorchDynamo's guards do.
+        """
+        network = objective.learner.network
+        constants = objective.learner.constants()
+        inputs = [*meta.values(), *constants.values(), *chunk, *([] if shared is None else [shared])]
+        kinds = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        key = (objective, kinds, inputs[0].device, network.training, autocast_state(inputs[0].device.type))
+        if key not in self._compiled:
+            self._compiled[key] = compiled(partial(self._by_func, objective, [*meta], [*constants]), inputs)
+        with torch.no_grad(), full_precision():  # what autocast does has been traced
+            found = self._compiled[key](*inputs)
+        return dict(zip(meta, found, strict=False)), tuple(found[len(meta) :])
+
+    def _by_func(self, objective: Objective, names: list[str], constant_names: list[str], *inputs: Tensor) -> list[Tensor]:
+        of_meta, of_constants = len(names), len(names) + len(constant_names)
+        constants = dict(zip(constant_names, inputs[of_meta:of_constants], strict=True))
+        chunk, shared = TaskBatch(*inputs[of_constants : of_constants + 4]), (*inputs[of_constants + 4 :], None)[0]
+
+        def mean(meta: Tensors) -> Told:
+            losses, told = self._over_tasks(objective, {**meta, **constants}, chunk, shared)
             return losses.mean(), told
 
-        gradients, told = torch.func.grad(mean, has_aux=True)(meta)
-        return gradients, told
+        gradients, told = torch.func.grad(mean, has_aux=True)(dict(zip(names, inputs[:of_meta], strict=True)))
+        return [*gradients.values(), *told]
 
     def _over_tasks(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> Told:
-        if getattr(objective, "stacked", False):
+        if objective.stacked:
             return objective(meta, chunk, shared)
-        told: Told = vmap(objective.__call__, in_dims=(None, 0, None), randomness=self.randomness)(meta, chunk, shared)
+        told: Told = vmap(lambda task: objective(meta, task, shared), randomness=self.randomness)(chunk)
         return told
 
     def mean(self, objective: Objective, meta: Tensors, tasks: TaskBatch) -> Tensor:
@@ -156,8 +184,9 @@ class Execution:
 
     def _map_chunk(self, function: Callable[[TaskBatch], Any], chunk: TaskBatch) -> Any:
         if self.mode == "loop":
-            told = function(TaskBatch(*(ordinary(part)[0] for part in chunk)))
-            return tree_map(lambda tensor: tensor[None], told)
+            with double_backward("adaptation", autocast=True):
+                told = function(TaskBatch(*(ordinary(part)[0] for part in chunk)))
+            return tree_map(lambda tensor: tensor.detach()[None], told)
         return vmap(function, randomness=self.randomness)(chunk)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
 from gradgrad.adaptation.inner_optimizers import Tensors
 from gradgrad.adaptation.learner import NETWORK, Learner, Parts
@@ -81,10 +82,10 @@ class Implicit(MetaGradient):
     def _chunk(self, learner: Learner, meta: Tensors, tasks: TaskBatch, execution: Execution) -> tuple[Tensors, Tensor, Tensor]:
         """Sum the gradients of some tasks."""
         loop = execution.mode == "loop"
-        parts = learner.parts({name: p.detach() for name, p in meta.items()})
+        parts = learner.parts(detached(meta))
 
         def adapted(task: TaskBatch) -> Tensors:
-            *_, fast = learner.path(parts, (task.support_x, task.support_y), learner.steps, loop=loop)
+            *_, fast = learner.path(parts, (task.support_x, task.support_y), learner.steps, first_order=True, loop=loop)
             return fast
 
         def over_tasks(one: Callable[..., tuple[Tensor, Tensor]], fast: Tensors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,9 @@ class InnerOptimizer(nn.Module, ABC):
         UsageError: a setting out of range.
     """
 
+    elementwise = False
+    """Whether ``direction`` treats each number by itself, so that it can be given many tasks at once."""
+
     def __init__(
         self,
         lr: float = 0.01,
@@ -109,10 +112,19 @@ class InnerOptimizer(nn.Module, ABC):
         Returns:
             Parameters and state after the step; nothing is changed in place.
         """
-        if self.clip_norm is not None:
-            gradients = clipped(gradients, self.clip_norm)
-        directions, state = self.direction(gradients, state, step)
+        directions, state = self.direction(self.clip(gradients), state, step)
         return {name: p - self._rate(rates.get(name), step) * directions[name] for name, p in params.items()}, state
+
+    def clip(self, gradients: Tensors) -> Tensors:
+        """Shorten a gradient that is longer than ``clip_norm``.
+
+        Args:
+            gradients: by name.
+
+        Returns:
+            The same direction.
+        """
+        return gradients if self.clip_norm is None else clipped(gradients, self.clip_norm)
 
     def _rate(self, learned: Tensor | None, step: int) -> Tensor | float:
         if learned is None:
@@ -137,6 +149,8 @@ def clipped(gradients: Tensors, norm: float) -> Tensors:
 
 class SGD(InnerOptimizer):
     r"""Gradient descent, :math:`d = g`: the inner loop of MAML (Finn et al. 2017, ICML); with ``learn: element`` Meta-SGD."""
+
+    elementwise = True
 
     def init(self, params: Tensors) -> State:
         """Keep nothing.
@@ -177,6 +191,8 @@ class Momentum(InnerOptimizer):
     Raises:
         UsageError: a setting out of range.
     """
+
+    elementwise = True
 
     def __init__(
         self,
@@ -236,6 +252,8 @@ class Adam(InnerOptimizer):
     Raises:
         UsageError: a setting out of range.
     """
+
+    elementwise = True
 
     def __init__(
         self,

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.conv import _ConvNd
 
 from gradgrad.adaptation.adapt import InnerGradient, by_autograd, by_func, inner_path
 from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
@@ -21,7 +23,7 @@ class Parts(NamedTuple):
 
     Attributes:
         fast: what adapts, by its name in the network.
-        slow: the rest of the network.
+        slow: the rest of the network that is meta-learned.
         rates: learned rates of the inner optimizer.
     """
 
@@ -75,8 +77,35 @@ class Learner:
         Returns:
             Trainable parameters of the network, and learned rates.
         """
-        network = {NETWORK + name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        network = {NETWORK + name: p for name, p in self._named.items() if p.requires_grad}
         return network | {RATES + name: p for name, p in self.optimizer.rates().items()}
+
+    @cached_property
+    def _named(self) -> Tensors:
+        return dict(self.network.named_parameters())  # a walk through all modules
+
+    @cached_property
+    def _buffered(self) -> bool:
+        return any(True for _ in self.network.buffers())
+
+    def constants(self) -> Tensors:
+        """Name everything in the network that is not meta-learned.
+
+        Returns:
+            Its frozen parameters and its buffers, named as :meth:`meta` names the others.
+        """
+        frozen = {NETWORK + name: p for name, p in self._named.items() if not p.requires_grad}
+        return frozen | {NETWORK + name: b for name, b in self.network.named_buffers()} if self._buffered else frozen
+
+    @cached_property
+    def convolves(self) -> bool:
+        """Whether there are convolutions: of many tasks' own weights at once they are slow."""
+        return any(isinstance(layer, _ConvNd) for layer in self.network.modules())
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the network has a parameter under two names."""
+        return len(self._named) < len(list(self.network.named_parameters(remove_duplicate=False)))
 
     def parts(self, meta: Tensors) -> Parts:
         """Tell apart what adapts and what does not.
@@ -87,9 +116,12 @@ class Learner:
         Returns:
             The three groups.
         """
-        network = {name: meta.get(NETWORK + name, p) for name, p in self.network.named_parameters()}
-        fast = {name: network.pop(name) for name in self.names}
-        return Parts(fast, network, {name.removeprefix(RATES): p for name, p in meta.items() if name.startswith(RATES)})
+        given = {name.removeprefix(NETWORK): p for name, p in meta.items() if name.startswith(NETWORK)}
+        missing = [name for name in self.names if name not in given]
+        if missing:  # adapted, but not meta-learned: a context
+            given |= {name: self._named[name] for name in missing}
+        fast = {name: given.pop(name) for name in self.names}
+        return Parts(fast, given, {name.removeprefix(RATES): p for name, p in meta.items() if name.startswith(RATES)})
 
     def answer(self, fast: Tensors, slow: Tensors, x: Tensor) -> Tensor:
         """Evaluate the network of one task.
@@ -102,7 +134,7 @@ class Learner:
         Returns:
             Outputs, shape ``(Q, outputs)``.
         """
-        output: Tensor = functional_call(self.network, {**slow, **fast}, (x,))
+        output: Tensor = functional_call(self.network, {**slow, **fast}, (x,), tie_weights=self.tied)
         return output
 
     def score(self, fast: Tensors, slow: Tensors, x: Tensor, y: Tensor) -> Score:
@@ -119,8 +151,9 @@ class Learner:
         """
         output = self.answer(fast, slow, x)
         loss = self.criterion(output, y)
-        accuracy = torch.full_like(loss, torch.nan) if y.is_floating_point() else (output.argmax(-1) == y).to(loss.dtype).mean()
-        return Score(loss, accuracy.detach(), output)
+        if y.is_floating_point():
+            return Score(loss, torch.full_like(loss, torch.nan), output)
+        return Score(loss, (output.detach().argmax(-1) == y).to(loss.dtype).mean(), output)
 
     def path(
         self,
@@ -163,9 +196,10 @@ class Learner:
     def stacked_path(
         self, parts: Parts, tasks: TaskBatch, steps: int, first_order: bool = False, checkpoint: bool = False
     ) -> Iterator[Tensors]:
-        """Adapt to T tasks at once by ``torch.autograd``, because ``torch.func`` and checkpoints exclude one another.
+        """Adapt to T tasks at once by ``torch.autograd``.
 
-        The gradient of the sum of T losses, each of parameters of its own, is the T gradients.
+        The gradient of the sum of T losses, each of parameters of its own, is the T gradients. On small networks that costs less
+        than ``torch.func.grad`` under ``vmap``, and it can be checkpointed, which ``torch.func`` cannot.
 
         Args:
             parts: of the meta-parameters.
@@ -237,6 +271,8 @@ class OverTasks(InnerOptimizer):
         Returns:
             Parameters and state after the step.
         """
+        if self.one.elementwise and self.one.clip_norm is None:  # half a step's time less
+            return self.one.update(params, gradients, state, step, rates)
         updated: tuple[Tensors, State] = vmap(
             lambda params, gradients, state: self.one.update(params, gradients, state, step, rates)
         )(params, gradients, state)

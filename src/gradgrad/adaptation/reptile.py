@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
 from gradgrad.adaptation.inner_optimizers import Tensors
 from gradgrad.adaptation.learner import NETWORK, Learner
@@ -52,14 +53,15 @@ class Reptile(MetaGradient):
             The direction and the scores.
         """
         loop = execution.mode == "loop"
+        start = detached(meta)
+        parts = learner.parts(start)
 
         def adapted(task: TaskBatch) -> tuple[Tensors, Tensor, Tensor]:
-            parts = learner.parts(meta)
             support = (torch.cat([task.support_x, task.query_x]), torch.cat([task.support_y, task.query_y]))
-            *_, fast = learner.path(parts, support, learner.steps, loop=loop)
+            *_, fast = learner.path(parts, support, learner.steps, first_order=True, loop=loop)
             score = learner.score(fast, parts.slow, task.query_x, task.query_y)
             return fast, score.loss, score.accuracy
 
         fast, losses, accuracies = execution.map(adapted, tasks)
-        gradients = {NETWORK + name: meta[NETWORK + name].detach() - fast[name].mean(0) for name in learner.names}
+        gradients = {NETWORK + name: start[NETWORK + name] - fast[name].mean(0) for name in learner.names}
         return MetaStep(gradients, losses, accuracies)

@@ -77,8 +77,8 @@ class Unrolled(MetaGradient):
         """
         weights = self.step_weights(learner.steps, iteration)
         first_order = self.first_order or iteration < self.first_order_iterations
-        stacked = self.checkpoint and execution.mode != "loop"
         loop = execution.mode == "loop"
+        stacked = not loop and (self.checkpoint or not (execution.compile or learner.convolves))
         objective = UnrolledObjective(learner, first_order, weights is not None, self.checkpoint, loop, stacked)
         like = tasks.query_x if tasks.query_x.is_floating_point() else next(iter(meta.values()))
         shared = None if weights is None else torch.tensor(weights, dtype=like.dtype, device=like.device)

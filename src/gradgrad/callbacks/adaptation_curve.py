@@ -15,7 +15,6 @@ Stage = Literal["val", "test"]
 PARTS: dict[Stage, str] = {"val": "validation", "test": "test"}
 # Of Okabe and Ito (2008), told apart with any kind of colour vision.
 BLUE, ORANGE, GREEN, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#000000", "0.55"
-DOTS_PER_INCH = 200
 COLUMNS = 4  # of small multiples
 
 
@@ -52,40 +51,22 @@ class AdaptationCurve(Callback):
         self._first, self._validated = {}, False
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep the first tasks.
 
         Args:
-            trainer: unused.
+            trainer: Lightning's.
             pl_module: unused.
             outputs: of the step.
             batch: unused.
             batch_idx: number of the step.
-            args: unused.
+            dataloader_idx: unused.
         """
-        self._keep("val", outputs, batch_idx)
-
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *args: Any
-    ) -> None:
-        """Keep the first tasks.
-
-        Args:
-            trainer: unused.
-            pl_module: unused.
-            outputs: of the step.
-            batch: unused.
-            batch_idx: number of the step.
-            args: unused.
-        """
-        self._keep("test", outputs, batch_idx)
-
-    def _keep(self, stage: Stage, outputs: Any, batch_idx: int) -> None:
         if batch_idx == 0 and self.tasks and isinstance(outputs, AdaptedTasks) and _can_be_drawn(outputs):
-            first = slice(self.tasks)
-            tasks = TaskBatch(*(_plain(part[first]) for part in outputs.tasks))
-            self._first[stage] = AdaptedTasks(tasks, *(_plain(part[first]) for part in outputs[1:5]), params={})
+            self._first["test" if trainer.testing else "val"] = _first_of(outputs, self.tasks)
+
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show a validation by itself; one of many in a fit waits, because the next may replace it.
@@ -124,10 +105,9 @@ class AdaptationCurve(Callback):
             return
         losses, accuracies = curves
         spoilt = diverged(losses, pl_module.diverged_above)
-        table = curve_table(losses, accuracies, spoilt)
-        title = _title(len(losses), PARTS[stage], spoilt, pl_module.counted, pl_module.transductive)
+        title = _title(len(losses), PARTS[stage], spoilt, pl_module)
         scores = losses if accuracies.isnan().all() else accuracies
-        logger.run.log_text(table, f"adaptation_curve_{stage}.csv")
+        logger.run.log_text(curve_table(losses, accuracies, spoilt), f"adaptation_curve_{stage}.csv")
         logger.run.log_figure(curve_figure(scores, pl_module.counted, title, scores is losses), f"adaptation_curve_{stage}.png")
         if first := self._first.get(stage):
             logger.run.log_figure(tasks_figure(first, pl_module.counted), f"adapted_tasks_{stage}.png")
@@ -166,8 +146,7 @@ def curve_figure(scores: Tensor, counted: int, title: str, is_loss: bool) -> Any
         is_loss: whether scores are losses; their axis is logarithmic if they span more than two decades.
 
     Returns:
-        A matplotlib figure: mean with its 95 % interval over tasks, and median. What is not finite has no place in it: the legend
-        says where the mean is not, and the median goes on.
+        A matplotlib figure: mean with its 95 % interval over tasks, and median. Where the mean is not finite, the legend says so.
     """
     from matplotlib.figure import Figure  # half a second; without pyplot, so that no figure is kept alive
     from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -176,39 +155,34 @@ def curve_figure(scores: Tensor, counted: int, title: str, is_loss: bool) -> Any
     steps = torch.arange(scores.shape[1]).numpy()
     finite = told.mean.isfinite()
     mean, median = (line.where(line.isfinite(), torch.nan) for line in (told.mean, told.median))
-    low, high = (edge.where(edge.isfinite(), torch.nan) for edge in (mean - told.ci95, mean + told.ci95))
-    shown = torch.cat([mean, median])
-    shown = shown[shown.isfinite()]
+    low, high = mean - told.ci95, mean + told.ci95
+    shown = torch.cat([line[line.isfinite()] for line in (mean, median)])
     logarithmic = is_loss and len(shown) > 0 and bool(shown.min() > 0) and bool(shown.max() > 100 * shown.min())
 
-    figure = Figure(figsize=(5.6, 3.8), dpi=DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(5.6, 3.8), dpi=200, layout="constrained")
     axes = figure.subplots()
     lost = [str(step) for step in steps[~finite.numpy()]]
-    absent = f", not finite after {some(lost)} steps" if lost else ""
+    absent = f", not finite after {some(lost, 3)} steps" if lost else ""
     axes.plot(steps, mean.numpy(), color=BLUE, linewidth=2, marker="o", markersize=4, label=f"mean{absent}", zorder=3)
     if logarithmic:  # an interval down to zero or below ends with the axis
         axes.set_yscale("log")
-        upper = torch.cat([shown, high[high.isfinite()]]).max()
-        axes.set_ylim(float(shown.min() / 2), float(upper * 2))
+        axes.set_ylim(float(shown.min() / 2), float(torch.cat([shown, high[high.isfinite()]]).max() * 2))
         low = low.where(~(low <= 0), shown.min() / 1e3)
     if len(scores) > 1:
-        label = "95 % interval of the mean"
-        axes.fill_between(steps, low.numpy(), high.numpy(), color=BLUE, alpha=0.25, linewidth=0, label=label)
+        axes.fill_between(steps, low.numpy(), high.numpy(), color=BLUE, alpha=0.25, linewidth=0, label="its 95 % interval")
     axes.plot(steps, median.numpy(), color=ORANGE, linewidth=1, linestyle="--", label="median")
     if finite[counted]:
         value, width = (float(of[counted]) * (1 if is_loss else 100) for of in (told.mean, told.ci95))
         headline = (f"{value:.3g} ± {width:.2g}" if is_loss else f"{value:.1f} ± {width:.1f} %") + f" after {_steps(counted)}"
-        style = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "markeredgecolor": BLACK, "linestyle": "none"}
-        axes.plot([counted], mean[counted : counted + 1].numpy(), **style, label=headline, zorder=4)
+        axes.scatter([counted], [float(mean[counted])], s=90, facecolors="none", edgecolors=BLACK, label=headline, zorder=4)
     if is_loss and not logarithmic:
         axes.set_ylim(bottom=min(0.0, float(shown.min()) if len(shown) else 0.0))
     if not is_loss:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="inner steps", ylabel="query loss" if is_loss else "query accuracy")
+    axes.set(xlabel="inner steps", ylabel="query loss" if is_loss else "query accuracy", xlim=(-0.3, len(steps) - 0.7))
     axes.set_title(title, fontsize=10)
     axes.grid(color="0.9", linewidth=0.6)
-    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
     return figure
@@ -222,15 +196,18 @@ def tasks_figure(first: AdaptedTasks, counted: int) -> Any:
         counted: number of steps between before and after.
 
     Returns:
-        A matplotlib figure with one panel per task: support points, the true function at the queries, and the prediction before
-        and after; over each, its loss before and after.
+        A matplotlib figure with one panel per task: support points, the truth at the queries, the prediction before and after;
+        over each, its loss before and after.
     """
     from matplotlib.figure import Figure
 
     count = len(first.losses)
     rows = -(-count // COLUMNS)
-    figure = Figure(figsize=(2.5 * min(count, COLUMNS) + 0.4, 2.4 * rows + 0.8), dpi=DOTS_PER_INCH, layout="constrained")
-    grid = figure.subplots(rows, min(count, COLUMNS), squeeze=False, sharex=True)
+    figure = Figure(figsize=(2.5 * min(count, COLUMNS) + 0.4, 2.4 * rows + 0.8), dpi=200, layout="constrained")
+    grid = figure.subplots(rows, min(count, COLUMNS), squeeze=False, sharex=True, sharey=True)
+    seen = torch.cat([first.tasks.query_y.flatten(), first.tasks.support_y.flatten()])
+    margin = (seen.max() - seen.min()) / 5 + 1e-6
+    grid[0, 0].set_ylim(float(seen.min() - margin), float(seen.max() + margin))  # however far off a prediction is
     for panel in grid.flat[count:]:
         panel.set_visible(False)
     for task, axes in enumerate(grid.flat[:count]):
@@ -238,11 +215,11 @@ def tasks_figure(first: AdaptedTasks, counted: int) -> Any:
         truth, before, after = (part[task, order, 0].numpy() for part in (first.tasks.query_y, first.before, first.after))
         support_x, support_y = (part[task, :, 0].numpy() for part in first.tasks[:2])
         axes.plot(x.numpy(), truth, color=GREY, linewidth=3.5, alpha=0.6, label="true function")
-        axes.plot(x.numpy(), before, color=GREEN, linewidth=1.2, linestyle=":", label="before adaptation")
+        axes.plot(x.numpy(), before, color=GREEN, linewidth=1.6, linestyle=":", label="before adaptation")
         axes.plot(x.numpy(), after, color=BLUE, linewidth=1.5, label=f"after {_steps(counted)}")
         axes.plot(support_x, support_y, "^", color=ORANGE, markersize=5, label="support points", zorder=4)
         axes.set_title(f"task {task}: loss {first.losses[task, 0]:.2g} → {first.losses[task, counted]:.2g}", fontsize=9)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(labelsize=8, labelbottom=task + COLUMNS >= count)
         axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel("x", fontsize=10)
     figure.supylabel("y", fontsize=10)
@@ -250,11 +227,11 @@ def tasks_figure(first: AdaptedTasks, counted: int) -> Any:
     return figure
 
 
-def _title(tasks: int, part: str, spoilt: Tensor, counted: int, transductive: bool) -> str:
-    last = len(spoilt) - 1
-    ends = f" and {int(spoilt[last])} after {last}" if last != counted else ""
-    together = "queries normalized together (transductive)" if transductive else "queries not normalized together"
-    return f"{tasks} {part} tasks, {int(spoilt[counted])} diverged after {_steps(counted)}{ends};\n{together}"
+def _title(tasks: int, part: str, spoilt: Tensor, module: Any) -> str:
+    ends = ", ".join(f"{int(spoilt[step])} after {_steps(step)}" for step in sorted({module.counted, len(spoilt) - 1}))
+    together = "normalized together (transductive)" if module.transductive else "not normalized together"
+    head = f"{tasks} {part} {'task' if tasks == 1 else 'tasks'}, queries {together}"
+    return f"{head}\ndiverged (loss above {module.diverged_above:g}): {ends}"
 
 
 def _steps(number: int) -> str:
@@ -262,9 +239,12 @@ def _steps(number: int) -> str:
 
 
 def _can_be_drawn(told: AdaptedTasks) -> bool:
-    one_feature = told.tasks.query_x.dim() == 3 and told.tasks.query_x.shape[-1] == 1
-    return one_feature and told.before.shape[-1] == 1 and told.tasks.query_y.is_floating_point()
+    return told.tasks.query_x.shape[2:] == (1,) and told.before.shape[2:] == (1,) and told.tasks.query_y.is_floating_point()
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().float().cpu().clone()
+def _first_of(told: AdaptedTasks, count: int) -> AdaptedTasks:
+    def first(tensor: Tensor) -> Tensor:
+        return tensor[:count].detach().float().cpu().clone()  # a view would keep all tasks
+
+    losses, accuracies, before, after = map(first, told[1:5])
+    return AdaptedTasks(TaskBatch(*map(first, told.tasks)), losses, accuracies, before, after, params={})

@@ -24,9 +24,10 @@ class AdaptedModel(Callback):
 
     ``predictions.csv`` has a row for each query, see :func:`prediction_table`. For a lone task there is also ``adapted.pt``, the
     whole adapted network as a plain state_dict (``network.load_state_dict(torch.load(path, weights_only=True))``), and
-    ``adapted.json``, which says what it was adapted to and from: ``support_sha256`` (see :func:`support_digest`), ``inner_steps``,
-    ``checkpoint`` and ``network``, the class. They become artifacts of the run, under ``adapted/``. It looks at steps that return
-    a :class:`gradgrad.batches.AdaptedTasks`, on rank zero; with any other module it does nothing.
+    ``adapted.json``, which says what it was adapted to and from: ``support_sha256`` (see :func:`support_digest`),
+    ``inner_steps``, ``checkpoint`` and ``network``, the class. They become artifacts of the run, under ``adapted/``, where a
+    later prediction of the same run takes their place, and says so. It looks at steps that return a
+    :class:`gradgrad.batches.AdaptedTasks`, on rank zero; with any other module it does nothing.
 
     Args:
         dirpath: a folder that gets the files too, relative to the current one; None means the run's artifacts only.
@@ -40,7 +41,7 @@ class AdaptedModel(Callback):
         self._seen: list[AdaptedTasks] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for files that would be lost, while there is no run yet that a mistake could spoil.
+        """Look for files that would be lost, before anything is computed.
 
         Args:
             trainer: unused.
@@ -54,7 +55,9 @@ class AdaptedModel(Callback):
         if stage != "predict" or self.dirpath is None:
             return
         if self.dirpath.exists() and not self.dirpath.is_dir():
-            raise UsageError(f"AdaptedModel got dirpath {self.dirpath}, which is a file.\nwrite: dirpath: <a folder, or a new name>")
+            raise UsageError(
+                f"AdaptedModel got dirpath {self.dirpath}, which is a file.\nwrite: dirpath: <a folder, or a new name>"
+            )
         there = [name for name in FILES if (self.dirpath / name).exists()]
         if there:
             raise UsageError(
@@ -74,9 +77,9 @@ class AdaptedModel(Callback):
         """
         if isinstance(outputs, AdaptedTasks) and trainer.is_global_zero:
             lone = not self._seen and len(outputs.before) == 1
+            losses, accuracies, before, after = map(_kept, outputs[1:5])
             params = {name: _kept(p) for name, p in outputs.params.items()} if lone else {}
-            tasks = TaskBatch(*(_kept(part) for part in outputs.tasks))
-            self._seen.append(AdaptedTasks(tasks, *(_kept(part) for part in outputs[1:5]), params=params))
+            self._seen.append(AdaptedTasks(TaskBatch(*map(_kept, outputs.tasks)), losses, accuracies, before, after, params))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write.
@@ -101,8 +104,10 @@ class AdaptedModel(Callback):
                 return
             earlier = logger.run.client.list_artifacts(logger.run.id, FOLDER) if logger.run.attached else []
             if lost := [Path(artifact.path).name for artifact in earlier]:
-                rank_zero_info(f"AdaptedModel: {some(lost)} in {FOLDER}/ of run {logger.run.id} are of an earlier prediction; "
-                    f"{some(names)} of this one come in their place. A dirpath keeps both.")
+                rank_zero_info(
+                    f"AdaptedModel: {some(lost)} in {FOLDER}/ of run {logger.run.id} are of an earlier prediction; "
+                    f"{some(names)} of this one come in their place. A dirpath keeps both."
+                )
             for name in names:
                 logger.run.client.log_artifact(logger.run.id, str(folder / name), FOLDER)
 
@@ -113,7 +118,7 @@ class AdaptedModel(Callback):
         lone, network = self._seen[0], getattr(pl_module, "network", None)
         if tasks > 1 or not lone.params or not isinstance(network, nn.Module):
             if tasks > 1:
-                rank_zero_info(f"AdaptedModel: no adapted.pt, for there are {tasks} tasks; data.init_args.task_file names a lone one")
+                rank_zero_info(f"AdaptedModel: no adapted.pt, for there are {tasks} tasks; data.init_args.task_file is for one")
             return [FILES[0]]
         torch.save(adapted_state(network, lone.params), folder / FILES[1])
         told = {
@@ -133,8 +138,8 @@ def prediction_table(seen: list[AdaptedTasks]) -> str:
         seen: batches of tasks.
 
     Returns:
-        CSV with a row for each query, every digit: ``task`` (from 0) if there are several; the features ``x0``, ... where an input
-        is a vector; in regression ``before`` and ``after`` adaptation, in the target's unit (numbered if there are several
+        CSV with a row for each query, every digit: ``task`` (from 0) if there are several; the features ``x0``, ... where an
+        input is a vector; in regression ``before`` and ``after`` adaptation, in the target's unit (numbered if there are several
         targets); in classification ``class_before``, ``probability_before``, ``class_after``, ``probability_after``; and
         ``target`` where one is known, else ``nan``.
     """
@@ -159,7 +164,8 @@ def prediction_table(seen: list[AdaptedTasks]) -> str:
                 columns |= {f"class_{when}": number, f"probability_{when}": probability}
         frame = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
         if known:
-            target = tasks.query_y.flatten()
+            target = _rows(tasks.query_y) if tasks.query_y.is_floating_point() else tasks.query_y
+            target = target.flatten()
             series = pd.Series(target.numpy(), dtype=None if target.is_floating_point() else "Int64")
             frame["target"] = series.where(_known(target).numpy())
         frames.append(frame)
