@@ -5,8 +5,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -33,13 +35,13 @@ from gradgrad.tracking.summary import print_summary
 from gradgrad.tracking.verdict import verdict
 from gradgrad.written import Written
 
-NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id")  # no part of a run's name
+NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads")  # no part of a run's name
 
 
 class TrainingCLI(LightningCLI):
     """One verb of LightningCLI, run as it is constructed.
 
-    Beside LightningCLI's own flags it has ``--test_after_fit`` (fit) and ``--run_id`` (the others), takes list items by index
+    Beside LightningCLI's own flags it has ``--threads``, ``--test_after_fit`` (fit) and ``--run_id`` (the others), takes list items by index
     (``--trainer.callbacks.0.init_args.monitor``), and understands ``--ckpt_path best|last`` in a new process.
 
     Args:
@@ -78,6 +80,8 @@ class TrainingCLI(LightningCLI):
         Args:
             parser: of the verb.
         """
+        help_ = "CPU threads that PyTorch computes with; default: its own choice. Small networks are faster with 1."
+        parser.add_argument("--threads", type=PositiveInt | None, default=None, help=help_)
         if self.verb == "fit":
             help_ = "Test the best checkpoint (where there is none, the last weights) after fitting, in the same run."
             parser.add_argument("--test_after_fit", type=bool, default=True, help=help_)
@@ -145,7 +149,9 @@ class TrainingCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        """Name the experiment after the config file and the run after what was overridden."""
+        """Set the threads; name the experiment after the config file and the run after what was overridden."""
+        if self.config[self.verb].threads is not None:
+            torch.set_num_threads(self.config[self.verb].threads)
         loggers = self.config[self.verb].get("trainer.logger")
         name = self._experiment_name(self.config[self.verb])
         for logger in loggers if isinstance(loggers, list) else [loggers]:

@@ -1,5 +1,7 @@
 """Tiny learners of every kind, and tasks for them; a new mode inherits all of them."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +26,12 @@ def regression(count=TASKS, features=2, seed=0):
 
 def classification():
     tasks = regression()
-    return TaskBatch(tasks.support_x, torch.arange(4).remainder(3).expand(TASKS, 4), tasks.query_x, torch.arange(6).remainder(3).expand(TASKS, 6))
+    return TaskBatch(
+        tasks.support_x,
+        torch.arange(4).remainder(3).expand(TASKS, 4),
+        tasks.query_x,
+        torch.arange(6).remainder(3).expand(TASKS, 6),
+    )
 
 
 class TwoLayers(nn.Module):
@@ -72,7 +79,7 @@ class Variant(NamedTuple):
     """A way to differentiate through the inner loop, and what a hand-written one has to know of it."""
 
     learner: Learner
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     iteration: int = 0
     first_order: bool = False
     weights: tuple[float, ...] | None = None

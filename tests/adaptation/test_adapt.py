@@ -37,7 +37,7 @@ X = random(6, 3, seed=2)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("steps", [0, 1, 3, 20])
 def test_linear_regression_has_a_closed_form(way, steps):
-    """Gradient descent on a quadratic contracts: w_k = w* + M^k (w_0 - w*), M = I - a H, so that the meta-gradient is (M^k)' g."""
+    """Gradient descent on a quadratic contracts: w_k = w* + M^k (w_0 - w*), M = I - a H; the meta-gradient is (M^k)' g."""
     a, theta = 0.1, start().requires_grad_()
     adapted = adapt(linear, {"w": theta}, (SUPPORT.x, SUPPORT.y), steps, SGD(a), **WAYS[way])["w"]
     best = torch.linalg.lstsq(SUPPORT.x, SUPPORT.y).solution
@@ -52,7 +52,8 @@ def test_linear_regression_has_a_closed_form(way, steps):
 def test_first_order_leaves_the_identity(way):
     theta = start().requires_grad_()
     first, second = (
-        adapt(linear, {"w": theta}, (SUPPORT.x, SUPPORT.y), 3, SGD(0.1), first_order, **WAYS[way])["w"] for first_order in (True, False)
+        adapt(linear, {"w": theta}, (SUPPORT.x, SUPPORT.y), 3, SGD(0.1), first_order, **WAYS[way])["w"]
+        for first_order in (True, False)
     )
     assert torch.equal(first, second)
     (jacobian,) = torch.autograd.grad(first, theta, torch.ones_like(first))
@@ -152,7 +153,9 @@ def test_it_can_be_vmapped_over_support_sets():
 
 
 @pytest.mark.parametrize("first_order", [False, True], ids=["second order", "first order"])
-@pytest.mark.parametrize("make", [lambda: SGD(0.1, "element"), lambda: Momentum(0.1, learn="tensor"), lambda: Adam(0.1, learn="tensor")])
+@pytest.mark.parametrize(
+    "make", [lambda: SGD(0.1, "element"), lambda: Momentum(0.1, learn="tensor"), lambda: Adam(0.1, learn="tensor")]
+)
 def test_checkpoints_change_no_bit(make, first_order):
     """The same operations in the same order: recomputed numbers are the very same."""
     params, optimizer = smooth_params(), make()

@@ -23,7 +23,9 @@ def test_it_is_a_loop_by_hand(name, mode, around):
     variant, steps, shown = VARIANTS[name](), 4, 2
     of, tasks = variant.learner, variant.tasks
     with AROUND[around]():
-        got = evaluate(of, of.meta(), type(tasks)(*(part.clone() for part in tasks)), MODES[mode](), steps, shown, keep_params=True)
+        got = evaluate(
+            of, of.meta(), type(tasks)(*(part.clone() for part in tasks)), MODES[mode](), steps, shown, keep_params=True
+        )
     assert got.losses.shape == got.accuracies.shape == (TASKS, steps + 1)
     assert not any(tensor.requires_grad for tensor in (*got[1:5], *got.params.values()))
     assert set(got.params) == set(dict(of.network.named_parameters()))

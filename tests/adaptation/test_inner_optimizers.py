@@ -156,7 +156,9 @@ def test_derivatives_at_a_gradient_of_zero_are_these():
 
     zero, eye = torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     # d = g / sqrt(g^2 + eps) has the slope 1 / sqrt(eps) = 1e4; the root of 1e-8 is rounded once, the quotient once.
-    torch.testing.assert_close(torch.autograd.functional.jacobian(lambda g: step(Adam(0.001), g), zero), -10 * eye, rtol=1e-15, atol=0)
+    torch.testing.assert_close(
+        torch.autograd.functional.jacobian(lambda g: step(Adam(0.001), g), zero), -10 * eye, rtol=1e-15, atol=0
+    )
     assert torch.equal(torch.autograd.functional.jacobian(lambda g: step(SGD(0.5, clip_norm=1.0), g), zero), -0.5 * eye)
 
 
@@ -170,9 +172,15 @@ def test_derivatives_at_a_gradient_of_zero_are_these():
         (lambda: SGD(per_step=True), r"^SGD got per_step without learned rates\.\nwrite:    learn: tensor, or per_step: false$"),
         (lambda: SGD(clip_norm=0.0), r"^SGD got clip_norm 0\.0; expected a positive number, or null for no clipping\.$"),
         (lambda: SGD(clip_norm=float("nan")), r"^SGD got clip_norm nan; expected a positive number"),
-        (lambda: Momentum(momentum=1.0), r"^Momentum got momentum 1\.0; expected a number from 0 to below 1, for example 0\.9\.$"),
+        (
+            lambda: Momentum(momentum=1.0),
+            r"^Momentum got momentum 1\.0; expected a number from 0 to below 1, for example 0\.9\.$",
+        ),
         (lambda: Momentum(momentum=-0.1), r"^Momentum got momentum -0\.1; expected"),
-        (lambda: Adam(betas=(0.9, 1.0)), r"^Adam got betas \[0\.9, 1\.0\] and eps 1e-08; expected betas from 0 to below 1, eps above 0\.$"),
+        (
+            lambda: Adam(betas=(0.9, 1.0)),
+            r"^Adam got betas \[0\.9, 1\.0\] and eps 1e-08; expected betas from 0 to below 1, eps above 0\.$",
+        ),
         (lambda: Adam(eps=0.0), r"^Adam got betas \[0\.9, 0\.999\] and eps 0\.0; expected betas"),
     ],
 )

@@ -1,7 +1,6 @@
 """Networks that are hard to differentiate twice: attention, batch norm, dropout, LSTM, control flow; and bfloat16."""
 
 import dataclasses
-import warnings
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from family import MODES, TASKS, learner, random, regression
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from gradgrad.adaptation import SGD, Adam, Execution, Implicit, Reptile, Unrolled, adapt
+from gradgrad.adaptation import SGD, Execution, Implicit, Reptile, Unrolled, adapt
 from gradgrad.adaptation.evaluation import evaluate
 from gradgrad.batches import TaskBatch
 
@@ -98,6 +97,15 @@ def test_attention_is_its_formula(mode, checkpoint):
     of, tasks = learner(steps=2, network=Attention), regression()
     got = Unrolled(checkpoint=checkpoint)(of, of.meta(), tasks, MODES[mode](), 0).gradients
     assert_same(got, meta_gradient(twin(of, lambda: Attention(fused=False)), tasks))
+
+
+@pytest.mark.parametrize("gradient", [Reptile(), Implicit()], ids=["Reptile", "iMAML"])
+@pytest.mark.parametrize("mode", MODES)
+def test_other_meta_gradients_take_attention_too(mode, gradient):
+    of, tasks = learner(steps=2, network=Attention, proximity=gradient.proximity), regression()
+    plain = twin(of, lambda: Attention(fused=False))
+    got, expected = (gradient(each, each.meta(), tasks, MODES[mode](), 0).gradients for each in (of, plain))
+    assert_same(got, expected)
 
 
 @pytest.mark.parametrize("way", [{}, {"loop": True}, {"checkpoint": True}], ids=["func", "loop", "checkpoint"])
@@ -240,7 +248,7 @@ def test_dropout_under_vmap_is_an_error_unless_chosen():
 
 
 def float32_learner(checkpoint=False):
-    of = learner(Adam(0.05, eps=1e-2, learn="tensor"), 2)
+    of = learner(SGD(0.2, "tensor"))
     of.network.float()
     of.optimizer.float()
     return of, TaskBatch(*(part.float() for part in regression())), Unrolled(checkpoint=checkpoint)
@@ -259,15 +267,15 @@ BFLOAT = {
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what torch.compile imports, torch 2.13
 @pytest.mark.parametrize("how", BFLOAT)
 def test_bfloat16_autocast_runs_in_each_mode(how):
-    """Numbers of eight bits: a relative error of 2^-8 in each of some ten layers and derivatives, so a tenth in all. In float32 the
-    error would be 1e-6; more than 1e-4 tells that autocast was at work."""
+    """Numbers of eight bits: a relative error of 2^-8 in each of some ten layers and derivatives, so a tenth in all.
+    In float32 the error would be 1e-6; more than 1e-4 tells that autocast was at work."""
     execution, checkpoint = BFLOAT[how]
     of, tasks, unrolled = float32_learner(checkpoint)
     expected = Unrolled()(of, of.meta(), tasks, Execution("loop"), 0)
-    with torch.autocast("cpu", torch.bfloat16), warnings.catch_warnings():
+    with torch.autocast("cpu", torch.bfloat16):
         got = unrolled(of, of.meta(), tasks, execution, 0)
         told = evaluate(of, of.meta(), tasks, execution, 3)
     flat, precise = (torch.cat([step.gradients[name].flatten() for name in of.meta()]) for step in (got, expected))
     assert flat.dtype == torch.float32
     assert 1e-4 * precise.norm() < (flat - precise).norm() < 0.1 * precise.norm()
-    assert (told.losses[:, 2] - expected.losses).abs().max() < 0.1 * expected.losses.max()
+    assert (told.losses[:, 1] - expected.losses).abs().max() < 0.1 * expected.losses.max()

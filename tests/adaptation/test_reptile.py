@@ -30,7 +30,9 @@ def test_what_reptile_refuses():
     assert Reptile().check(learner()) is None
     assert not Reptile().compiles
     remedy = r"\nwrite:    learn: null and adapt: '\*', or meta_gradient: gradgrad\.adaptation\.Unrolled$"
-    with pytest.raises(UsageError, match=r"^Reptile got an inner optimizer with learned rates; it moves only what adapts\." + remedy):
+    with pytest.raises(
+        UsageError, match=r"^Reptile got an inner optimizer with learned rates; it moves only what adapts\." + remedy
+    ):
         Reptile().check(learner(SGD(0.1, "element")))
     idle = r"^Reptile got parameters that do not adapt, body\.weight for one; it moves only what adapts\." + remedy
     with pytest.raises(UsageError, match=idle):

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from by_hand import assert_same, assert_within, central_differences, leaves, meta_gradient, meta_loss, path, split
-from family import MODES, TASKS, VARIANTS, learner, regression
+from by_hand import assert_same, assert_slopes, leaves, meta_gradient, meta_loss, path, split
+from family import HEAD, MODES, TASKS, VARIANTS, learner, regression
 
 from gradgrad.adaptation import SGD, Execution, Momentum, Unrolled
+from gradgrad.adaptation.unrolled import UnrolledObjective
 from gradgrad.errors import UsageError
 from oracles import LinearRegression
 
@@ -41,12 +42,9 @@ def test_second_order_is_the_slope_of_finite_differences(name):
     variant = VARIANTS[name]()
     tasks = type(variant.tasks)(*(part[:2] for part in variant.tasks))
     got = gradient(variant._replace(tasks=tasks), Execution("vmap"))
-
-    def loss(meta):
-        return meta_loss(variant.learner, meta, tasks, weights=variant.weights)
-
-    expected, bounds = central_differences(loss, variant.learner.meta())
-    assert_within(got.gradients, expected, bounds)
+    assert_slopes(
+        got.gradients, lambda meta: meta_loss(variant.learner, meta, tasks, weights=variant.weights), variant.learner.meta()
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -72,7 +70,9 @@ def test_first_order_is_the_query_gradient_where_adaptation_ends(mode):
 def test_linear_regression_has_a_closed_form(mode, steps):
     """Mean over tasks of (M^k)' g at w* + M^k (w_0 - w*), M = I - a H: see test_adapt."""
     problems = [(LinearRegression(7, 3, seed=2 * t), LinearRegression(5, 3, seed=2 * t + 1)) for t in range(3)]
-    tasks = type(regression())(*(torch.stack(part) for part in zip(*((s.x, s.y[:, None], q.x, q.y[:, None]) for s, q in problems), strict=True)))
+    tasks = type(regression())(
+        *(torch.stack(part) for part in zip(*((s.x, s.y[:, None], q.x, q.y[:, None]) for s, q in problems), strict=True))
+    )
     of = learner(SGD(0.1), steps, network=lambda: torch.nn.Linear(3, 1, bias=False))
     start, second, first = of.meta()["network.weight"].detach().flatten(), 0, 0
     for support, query in problems:
@@ -115,14 +115,14 @@ def test_an_unused_parameter_has_a_gradient_of_zero():
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what torch.compile imports, torch 2.13
 def test_compiled_is_the_same():
     """One compilation for what could go wrong in one: rates by step, momentum, clipping, weights of the losses, two chunks."""
-    of = learner(Momentum(0.1, nesterov=True, learn="tensor", per_step=True, clip_norm=1.0), 2)
+    of = learner(Momentum(0.1, nesterov=True, learn="tensor", per_step=True, clip_norm=1.0), 2, HEAD)
     tasks = type(regression())(*(part[:4] for part in regression()))
     execution, unrolled = Execution("chunked", chunk_size=2, compile=True), Unrolled(multi_step_iterations=4)
     for iteration, weights in ((1, (0.375, 0.625)), (3, (0.125, 0.875))):  # weights are an input, no second compilation
         got = unrolled(of, of.meta(), tasks, execution, iteration)
         assert_same(got.gradients, meta_gradient(of, tasks, weights=weights))
         assert not any(tensor.requires_grad for tensor in (got.losses, *got.gradients.values()))
-    assert [compiled._torchdynamo_orig_callable.func.__self__ for compiled in execution._compiled.values()] == [execution]
+    assert len(execution._compiled) == 1
 
 
 def test_multi_step_weights_fade_into_the_last_loss():
@@ -176,8 +176,6 @@ def test_no_steps_train_the_network_as_it_is(mode):
 
 def test_the_mean_over_tasks_is_differentiable_too():
     of, tasks = learner(steps=2), regression()
-    from gradgrad.adaptation.unrolled import UnrolledObjective
-
     for mode, make in MODES.items():
         loss = make().mean(UnrolledObjective(of, loop=mode == "loop"), of.meta(), tasks)
         torch.testing.assert_close(loss.detach(), meta_loss(of, of.meta(), tasks).detach(), rtol=0, atol=1e-10)

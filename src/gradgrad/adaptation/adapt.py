@@ -1,7 +1,7 @@
 """The inner loop as a pure function."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -106,15 +106,16 @@ def inner_path(
     yield params
     for number in range(steps):
         if checkpoint:
-            params, state = recomputed(step, number, params, state, use_reentrant=False, context_fn=_surroundings)
+            params, state = recomputed(_alone, step, number, params, state, use_reentrant=False)
         else:
             params, state = step(number, params, state)
         yield params
 
 
-def _surroundings() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Give the backward pass, which recomputes a step, the surroundings that the step had; it may come when all is over."""
-    return nullcontext(), double_backward("adapt", autocast=True)
+def _alone(step: Callable[..., tuple[Tensors, State]], number: int, params: Tensors, state: State) -> tuple[Tensors, State]:
+    """Take a step in surroundings of its own: the backward pass that takes it again may come when all else is over."""
+    with double_backward("adapt", autocast=True):
+        return step(number, params, state)
 
 
 def _step(

@@ -40,12 +40,15 @@ def evaluate(
     parts = learner.parts(detached(meta))
 
     def one(task: TaskBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensors]:
+        known = task.query_y if task.query_y.is_floating_point() else task.query_y.clamp_min(0)
         scores, params = [], Tensors()
         for step, fast in enumerate(learner.path(parts, (task.support_x, task.support_y), steps, first_order=True, loop=loop)):
-            scores.append(learner.score(fast, parts.slow, task.query_x, task.query_y))
+            scores.append(learner.score(fast, parts.slow, task.query_x, known))
             if keep_params and step == shown:
                 params = {**parts.slow, **fast}
         losses, accuracies = (torch.stack([score[place] for score in scores]) for place in (0, 1))
+        if known is not task.query_y:
+            losses, accuracies = (scores.where((task.query_y >= 0).all(), torch.nan) for scores in (losses, accuracies))
         return losses, accuracies, scores[0].output, scores[shown].output, {name: p.clone() for name, p in params.items()}
 
     return AdaptedTasks(tasks, *execution.map(one, tasks))

@@ -123,13 +123,14 @@ class Execution:
 
         Everything that it depends on is in the key, because comparing them here costs a tenth of what TorchDynamo's guards do.
         """
-        network = objective.learner.network
         constants = objective.learner.constants()
         inputs = [*meta.values(), *constants.values(), *chunk, *([] if shared is None else [shared])]
         kinds = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        key = (objective, kinds, inputs[0].device, network.training, autocast_state(inputs[0].device.type))
+        training = tuple(module.training for module in objective.learner.modules)
+        key = (objective, tuple(meta), kinds, inputs[0].device, training, autocast_state(inputs[0].device.type))
         if key not in self._compiled:
-            self._compiled[key] = compiled(partial(self._by_func, objective, [*meta], [*constants]), inputs)
+            with sdpa_kernel(SDPBackend.MATH):
+                self._compiled[key] = compiled(partial(self._by_func, objective, [*meta], [*constants]), inputs)
         with torch.no_grad(), full_precision():  # what autocast does has been traced
             found = self._compiled[key](*inputs)
         return dict(zip(meta, found, strict=False)), tuple(found[len(meta) :])
@@ -164,7 +165,8 @@ class Execution:
             Scalar, with a graph to ``meta``.
         """
         if self.mode != "loop":
-            return torch.cat([self._over_tasks(objective, meta, chunk, None)[0] for chunk in self.chunks(tasks)]).mean()
+            with sdpa_kernel(SDPBackend.MATH):
+                return torch.cat([self._over_tasks(objective, meta, chunk, None)[0] for chunk in self.chunks(tasks)]).mean()
         with double_backward("the meta-loss", autocast=True):
             one = [TaskBatch(*(part[0] for part in chunk)) for chunk in self.chunks(tasks)]
             return torch.stack([objective(meta, task, None)[0] for task in one]).mean()
@@ -179,7 +181,7 @@ class Execution:
         Returns:
             The tensors, with a leading dimension of T.
         """
-        with torch.no_grad():
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             return joined([self._map_chunk(function, chunk) for chunk in self.chunks(tasks)])
 
     def _map_chunk(self, function: Callable[[TaskBatch], Any], chunk: TaskBatch) -> Any:

@@ -12,7 +12,7 @@ from gradgrad.adaptation.inner_optimizers import Tensors
 from gradgrad.adaptation.learner import NETWORK, Learner, Parts
 from gradgrad.adaptation.meta_gradient import MetaGradient, MetaStep
 from gradgrad.batches import TaskBatch
-from gradgrad.derivatives import hvp
+from gradgrad.derivatives import double_backward, hvp
 from gradgrad.errors import UsageError
 
 
@@ -104,10 +104,11 @@ class Implicit(MetaGradient):
         fast = execution.map(adapted, tasks)
         fast_meta = {name: p.detach().requires_grad_() for name, p in fast.items()}
         slow_meta = {name: p.detach().requires_grad_(NETWORK + name in meta) for name, p in parts.slow.items()}
-        losses, accuracies = judge(fast_meta, slow_meta, tasks.query_x, tasks.query_y)
         slow_trained = {name: p for name, p in slow_meta.items() if p.requires_grad}
         variables = {**fast_meta, **slow_trained}
-        found = torch.autograd.grad(losses.sum(), list(variables.values()), allow_unused=True, materialize_grads=True)
+        with double_backward("the meta-gradient", autocast=True):
+            losses, accuracies = judge(fast_meta, slow_meta, tasks.query_x, tasks.query_y)
+            found = torch.autograd.grad(losses.sum(), list(variables.values()), allow_unused=True, materialize_grads=True)
         slopes = dict(zip(variables, found, strict=True))
         slope = {name: slopes[name] for name in fast}
         with torch.no_grad():

@@ -66,7 +66,7 @@ class Learner:
     network: nn.Module
     criterion: Callable[[Tensor, Tensor], Tensor]
     optimizer: InnerOptimizer
-    names: Sequence[str]
+    names: tuple[str, ...]
     steps: int
     proximity: float = 0.0
     randomness: str = "error"
@@ -85,6 +85,11 @@ class Learner:
         return dict(self.network.named_parameters())  # a walk through all modules
 
     @cached_property
+    def modules(self) -> list[nn.Module]:
+        """All modules of the network."""
+        return list(self.network.modules())
+
+    @cached_property
     def _buffered(self) -> bool:
         return any(True for _ in self.network.buffers())
 
@@ -100,7 +105,7 @@ class Learner:
     @cached_property
     def convolves(self) -> bool:
         """Whether there are convolutions: of many tasks' own weights at once they are slow."""
-        return any(isinstance(layer, _ConvNd) for layer in self.network.modules())
+        return any(isinstance(layer, _ConvNd) for layer in self.modules)
 
     @cached_property
     def tied(self) -> bool:

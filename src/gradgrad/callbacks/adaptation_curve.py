@@ -196,8 +196,7 @@ def tasks_figure(first: AdaptedTasks, counted: int) -> Any:
         counted: number of steps between before and after.
 
     Returns:
-        A matplotlib figure with one panel per task: support points, the truth at the queries, the prediction before and after;
-        over each, its loss before and after.
+        A matplotlib figure, a panel per task: support points, the truth at the queries, prediction and loss before and after.
     """
     from matplotlib.figure import Figure
 

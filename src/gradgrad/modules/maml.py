@@ -7,17 +7,17 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from gradgrad.adaptation import SGD, Execution, InnerOptimizer, Learner, MetaGradient, Unrolled
 from gradgrad.adaptation.evaluation import evaluate
 from gradgrad.adaptation.execution import Randomness
-from gradgrad.adaptation.precomputed import with_gradient
 from gradgrad.adaptation.unrolled import UnrolledObjective
 from gradgrad.batches import AdaptedTasks, TaskBatch, TaskShape
 from gradgrad.errors import UsageError
+from gradgrad.modules.descent import Descent
 from gradgrad.modules.learnable import check_checkpoints, check_network, check_settings, default_mode, explained
 from gradgrad.modules.optimization import optimization
 from gradgrad.modules.task_scores import TaskScores, headline
@@ -190,6 +190,7 @@ class MAML(LightningModule):
         check_network(self.learner, self.execution)
         check_settings(self.meta_gradient, self.learner, self.execution)
         check_checkpoints(self.trainer, self.iterations_per_step)
+        self._descent = Descent(self, self.clip_norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the network as it is, before any adaptation.
@@ -222,39 +223,27 @@ class MAML(LightningModule):
             batch: one, or a list of at most ``iterations_per_step``.
             batch_idx: unused.
         """
-        rows, first = [], self.global_step
-        for tasks in batch if isinstance(batch, list) else [batch]:
-            rows.append(self._iterate(tasks))
-        names = ["train/loss", "train/gradient_norm", *(["train/accuracy"] if self.task_shape.classification else [])]
-        table = torch.stack([torch.stack(row) for row in rows])[:, : len(names)]
-        self.log("train/loss", table[:, 0].mean(), prog_bar=True, logger=False)
-        every = self.trainer.log_every_n_steps
-        for step, row in enumerate(table.tolist(), first + 1):
-            if step % every == 0:
-                self._record(dict(zip(names, row, strict=True)), step)
-
-    def _iterate(self, tasks: TaskBatch) -> tuple[Tensor, Tensor, Tensor]:
-        optimizer = self.optimizers()
+        descent, scheduler = self._descent, self.lr_schedulers()
+        stepped = scheduler if isinstance(scheduler, LRScheduler) else None  # ReduceLROnPlateau waits for the validation
         meta = self.learner.meta()
+        params, first, rows = list(meta.values()), self.global_step, []
         with explained(self.execution.mode):
-            step = self.meta_gradient(self.learner, meta, tasks, self.execution, self.global_step)
-        params = list(meta.values())
-        loss = with_gradient(step.losses.mean(), params, [step.gradients[name] for name in meta])
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = self._clip(optimizer, params)
-        optimizer.step()
-        scheduler = self.lr_schedulers()
-        if scheduler is not None and not isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step()
-        return loss.detach(), norm, step.accuracies.mean()
+            for iteration, tasks in enumerate(batch if isinstance(batch, list) else [batch], first):
+                step = self.meta_gradient(self.learner, meta, tasks, self.execution, iteration)
+                loss, logged = step.losses.mean(), (iteration + 1) % self.trainer.log_every_n_steps == 0
+                norm = descent.step(loss, params, [step.gradients[name] for name in meta], logged)
+                if stepped is not None:
+                    stepped.step()
+                if logged:
+                    rows.append((iteration + 1, torch.stack([loss, norm, step.accuracies.mean()])))
+        self.log("train/loss", loss, prog_bar=True, logger=False)
+        self._log_rows(rows)
 
-    def _clip(self, optimizer: LightningOptimizer, params: list[Tensor]) -> Tensor:
-        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):
-            scaler.unscale_(optimizer.optimizer)
-        if self.clip_norm is None:
-            return torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-        return torch.nn.utils.clip_grad_norm_(params, self.clip_norm)
+    def _log_rows(self, rows: list[tuple[int, Tensor]]) -> None:
+        names = ["train/loss", "train/gradient_norm", *(["train/accuracy"] if self.task_shape.classification else [])]
+        if rows:
+            for (step, _), values in zip(rows, torch.stack([row for _, row in rows]).tolist(), strict=True):
+                self._record(dict(zip(names, values, strict=False)), step)
 
     def _record(self, metrics: dict[str, float], step: int) -> None:
         for logger in self.loggers:
