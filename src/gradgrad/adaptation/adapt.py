@@ -70,8 +70,12 @@ def adapt(
                 first_order, params = True, {name: ordinary(p).detach() for name, p in params.items()}
         rates = optimizer.rates() if torch.is_grad_enabled() and not (by_graph and not keep) else detached(optimizer.rates())
         gradient = by_autograd if by_graph else by_func
-        path = list(inner_path(loss, params, support, steps, optimizer, gradient, rates, first_order, checkpoint))
-    return path if trajectory else path[-1]
+        path = inner_path(loss, params, support, steps, optimizer, gradient, rates, first_order, checkpoint)
+        if trajectory:
+            return list(path)
+        for adapted in path:
+            params = adapted
+    return params
 
 
 def inner_path(

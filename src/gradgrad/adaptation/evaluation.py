@@ -35,9 +35,9 @@ def evaluate(
     Returns:
         Losses and accuracies after 0, ..., S steps, and outputs before and after.
     """
-    shown = steps if shown is None else shown
+    shown = steps if shown is None else min(shown, steps)
     loop = execution.mode == "loop"
-    parts = learner.parts(detached(meta))
+    parts = learner.parts(detached({**learner.constants(), **meta} if keep_params else meta))
 
     def one(task: TaskBatch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensors]:
         known = task.query_y if task.query_y.is_floating_point() else task.query_y.clamp_min(0)
