@@ -2,7 +2,7 @@
 
     python experiments/meta_runs.py experiments/sinusoid/study.yaml
 
-Rows that are in results.csv already are not run again: delete lines of it to repeat them. It may be stopped and started at any time.
+Rows that are in results.csv already are not run again: delete lines of it to repeat them. It may be stopped at any time.
 """
 
 import subprocess
@@ -36,7 +36,11 @@ def main(study: Path) -> None:
 
 def run(experiment: str, row: dict[str, Any], seed: int) -> pd.DataFrame:
     """Train and test one learner."""
-    settings = [f"--seed_everything={seed}", f"--trainer.logger.init_args.experiment_name={experiment}", *row.get("arguments", [])]
+    settings = [
+        f"--seed_everything={seed}",
+        f"--trainer.logger.init_args.experiment_name={experiment}",
+        *row.get("arguments", []),
+    ]
     command = [sys.executable, "-m", "gradgrad", "fit", "-c", row["config"], *settings, "--trainer.enable_progress_bar=false"]
     started = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -68,7 +68,7 @@ class TaskBatch(NamedTuple):
 
     Attributes:
         support_x: inputs to adapt on, shape ``(T, S, ...)`` with S = ways * shots.
-        support_y: their targets, shape ``(T, S, 1)`` in their own unit, or class numbers (int64) below ``ways``, shape ``(T, S)``.
+        support_y: their targets, shape ``(T, S, 1)`` in their own unit, or class numbers (int64) below ``ways``, ``(T, S)``.
         query_x: inputs to be judged by, shape ``(T, Q, ...)``.
         query_y: their targets, as ``support_y``; NaN or -1 where a user's own task does not tell them.
     """

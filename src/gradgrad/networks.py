@@ -47,8 +47,8 @@ class MLP(nn.Module):
         for wide, narrow in pairwise(widths[:-1]):
             layers += [nn.Linear(wide, narrow), ACTIVATIONS[activation]()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
-        for layer in self.layers if init_std is not None else ():
-            if isinstance(layer, nn.Linear):
+        for layer in self.layers:
+            if init_std is not None and isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
                 nn.init.zeros_(layer.bias)
 
@@ -109,10 +109,10 @@ class ContextMLP(MLP):
 
 
 class Conv4(nn.Module):
-    """Four convolutions, the network of few-shot classification (Vinyals et al. 2016, NeurIPS; here as in Finn et al. 2017, ICML).
+    """Four convolutions, the network of few-shot classification (Vinyals et al. 2016, NeurIPS), as in Finn et al. (2017, ICML).
 
-    Each block is a 3x3 convolution of stride 2, normalization and ReLU; then the mean over places and a linear layer. As there, the
-    convolutions begin by Xavier's rule, the last layer's weights by a standard normal, and a batch is normalized by its own
+    Each block is a 3x3 convolution of stride 2, normalization and ReLU; then the mean over places and a linear layer. As there,
+    the convolutions begin by Xavier's rule, the last layer's weights by a standard normal, and a batch is normalized by its own
     statistics with a learned shift but no scale. In the authors' code the shifts do not adapt: ``adapt: '^(?!.*norm)'``.
 
     Args:
@@ -134,12 +134,12 @@ class Conv4(nn.Module):
         blocks = []
         for wide in (in_channels, channels, channels, channels):
             convolution = nn.Conv2d(wide, channels, 3, stride=2, padding=1)
+            torch.nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # it has one
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
             layers: OrderedDict[str, nn.Module] = OrderedDict(conv=convolution)
             if norm == "batch":
                 layers["norm"] = nn.BatchNorm2d(channels, track_running_stats=False)
-                layers["norm"].weight.requires_grad_(False)  # type: ignore[operator]
+                layers["norm"].weight.requires_grad_(False)
             elif norm == "group":
                 layers["norm"] = nn.GroupNorm(channels // 8, channels)
             layers["relu"] = nn.ReLU()

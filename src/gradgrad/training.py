@@ -41,8 +41,8 @@ NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--ru
 class TrainingCLI(LightningCLI):
     """One verb of LightningCLI, run as it is constructed.
 
-    Beside LightningCLI's own flags it has ``--threads``, ``--test_after_fit`` (fit) and ``--run_id`` (the others), takes list items by index
-    (``--trainer.callbacks.0.init_args.monitor``), and understands ``--ckpt_path best|last`` in a new process.
+    Beside LightningCLI's own flags it has ``--threads``, ``--test_after_fit`` (fit) and ``--run_id`` (the others), takes list
+    items by index (``--trainer.callbacks.0.init_args.monitor``), and understands ``--ckpt_path best|last`` in a new process.
 
     Args:
         verb: ``fit``, ``validate``, ``test`` or ``predict``.

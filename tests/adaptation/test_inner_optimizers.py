@@ -5,7 +5,7 @@ import torch
 from family import random
 
 from gradgrad.adaptation import SGD, Adam, Momentum
-from gradgrad.adaptation.inner_optimizers import clipped
+from gradgrad.adaptation.inner_optimizer import clipped
 from gradgrad.adaptation.learner import OverTasks
 from gradgrad.errors import UsageError
 

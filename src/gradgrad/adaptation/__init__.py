@@ -3,7 +3,8 @@
 from gradgrad.adaptation.adapt import adapt
 from gradgrad.adaptation.execution import Execution
 from gradgrad.adaptation.implicit import Implicit
-from gradgrad.adaptation.inner_optimizers import SGD, Adam, InnerOptimizer, Momentum
+from gradgrad.adaptation.inner_optimizer import InnerOptimizer
+from gradgrad.adaptation.inner_optimizers import SGD, Adam, Momentum
 from gradgrad.adaptation.learner import Learner
 from gradgrad.adaptation.meta_gradient import MetaGradient, MetaStep
 from gradgrad.adaptation.reptile import Reptile

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
+from gradgrad.adaptation.inner_optimizer import InnerOptimizer, State, Tensors
 from gradgrad.derivatives.double_backward import double_backward
 from gradgrad.derivatives.params import entries, ordinary
 from gradgrad.errors import UsageError
@@ -39,8 +39,8 @@ def adapt(
     place, and nothing accumulates in ``.grad``. It can be used under ``torch.func.vmap``, except with ``loop`` or ``checkpoint``.
 
     Args:
-        loss: maps parameters and the support set to a scalar: the mean over samples. (The TensorFlow code of Finn et al. sums over
-            ways, so that its rates are to be multiplied by the number of ways.)
+        loss: maps parameters and the support set to a scalar: the mean over samples. (The TensorFlow code of Finn et al. sums
+            over ways, so that its rates are to be multiplied by the number of ways.)
         params: tensors by name, for example ``dict(network.named_parameters())``.
         support: handed on to ``loss``.
         steps: number of steps, 0 or more.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import Learner
 from gradgrad.batches import AdaptedTasks, TaskBatch
 

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from gradgrad.adaptation.compilation import autocast_state, compiled
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import Learner
 from gradgrad.batches import TaskBatch
 from gradgrad.derivatives.double_backward import double_backward, full_precision
@@ -27,11 +27,16 @@ Told = tuple[Any, Any]
 class Objective(Protocol):
     """A hashable function of meta-parameters and one task: what is minimized, and what else is worth knowing, as tensors."""
 
-    learner: Learner
-    stacked: bool
-    """Whether it takes tasks with their leading dimension."""
+    @property
+    def learner(self) -> Learner:
+        """Whose parameters are meta-learned."""
 
-    def __call__(self, meta: Tensors, tasks: TaskBatch, weights: Tensor | None = None) -> Told: ...
+    @property
+    def stacked(self) -> bool:
+        """Whether it takes tasks with their leading dimension."""
+
+    def __call__(self, meta: Tensors, tasks: TaskBatch, weights: Tensor | None = None) -> Told:
+        """Evaluate."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,9 @@ class Execution:
         if self.chunk_size < 1:
             raise UsageError(f"chunk_size is {self.chunk_size}; expected 1 or more tasks at a time.")
         if self.compile and self.mode == "loop":
-            raise UsageError("mode loop cannot be compiled: it exists for what torch.func refuses.\nwrite:    mode: vmap, or compile: false")
+            raise UsageError(
+                "mode loop cannot be compiled: it exists for what torch.func refuses.\nwrite:    mode: vmap, or compile: false"
+            )
 
     def chunks(self, tasks: TaskBatch) -> Iterator[TaskBatch]:
         """Cut a batch of tasks.
@@ -77,7 +84,7 @@ class Execution:
         if size >= count:
             yield tasks
             return
-        for chunk in zip(*(part.split(size) for part in tasks), strict=True):
+        for chunk in zip(*(torch.split(part, size) for part in tasks), strict=True):
             yield TaskBatch(*chunk)
 
     def gradient(self, objective: Objective, meta: Tensors, tasks: TaskBatch, shared: Tensor | None = None) -> tuple[Any, ...]:
@@ -106,7 +113,9 @@ class Execution:
                     total[name].add_(g, alpha=share)
         return total, *joined(told)
 
-    def _chunk_gradient(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> tuple[Tensors, Any]:
+    def _chunk_gradient(
+        self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None
+    ) -> tuple[Tensors, Any]:
         if self.compile:
             return self._compiled_gradient(objective, meta, chunk, shared)
         if self.mode == "loop":
@@ -119,10 +128,7 @@ class Execution:
             return _autograd(losses.mean(), meta), told
 
     def _compiled_gradient(self, objective: Objective, meta: Tensors, chunk: TaskBatch, shared: Tensor | None) -> tuple[Any, Any]:
-        """Look the program up, or trace and compile it.
-
-        Everything that it depends on is in the key, because comparing them here costs a tenth of what TorchDynamo's guards do.
-        """
+        # Everything that the program depends on is in the key: comparing here costs a tenth of what TorchDynamo's guards do.
         constants = objective.learner.constants()
         inputs = [*meta.values(), *constants.values(), *chunk, *([] if shared is None else [shared])]
         kinds = tuple((tensor.shape, tensor.dtype) for tensor in inputs)

@@ -8,7 +8,7 @@ from torch.func import vmap
 
 from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import NETWORK, Learner, Parts
 from gradgrad.adaptation.meta_gradient import MetaGradient, MetaStep
 from gradgrad.batches import TaskBatch
@@ -17,11 +17,11 @@ from gradgrad.errors import UsageError
 
 
 class Implicit(MetaGradient):
-    r"""Take :math:`(I + \frac{1}{\lambda} H)^{-1} \nabla L^{query}(\phi)` at the end of the inner loop (Rajeswaran et al. 2019, NeurIPS).
+    r"""Take :math:`(I + \frac{1}{\lambda} H)^{-1} \nabla L^{query}(\phi)` at the inner loop's end (Rajeswaran et al. 2019).
 
-    The inner loop minimizes :math:`L^{support}(\phi) + \frac{\lambda}{2} |\phi - \theta|^2`, H is the Hessian of its first term, and
-    the system is solved by conjugate gradients on Hessian-vector products. Exact where the inner loop has converged. Memory does not
-    grow with inner steps. Parameters that do not adapt get the implicit gradient too.
+    The inner loop minimizes :math:`L^{support}(\phi) + \frac{\lambda}{2} |\phi - \theta|^2`, H is the Hessian of its first term,
+    and the system is solved by conjugate gradients on Hessian-vector products. Exact where the inner loop has converged. Memory
+    does not grow with inner steps. Parameters that do not adapt get the implicit gradient too.
 
     Args:
         proximity: :math:`\lambda`; 2 is the paper's on Omniglot.
@@ -134,10 +134,7 @@ class Implicit(MetaGradient):
         parts: Parts,
         solution: Tensors,
     ) -> Tensors:
-        r"""Multiply :math:`\partial^2 L / \partial\psi\,\partial\phi` by the solution: what adaptation hands on to the rest.
-
-        With :math:`u = (H + \lambda I)^{-1} \nabla L^{query}`, the solution is :math:`\lambda u`.
-        """
+        # d^2 L / d psi d phi times u, what adaptation hands on: u = (H + lambda I)^{-1} grad, and the solution is lambda u.
         joint = {**{f"fast.{n}": p for n, p in fast.items()}, **{f"slow.{n}": p.detach() for n, p in slow.items()}}
 
         def loss(joint: Tensors) -> Tensor:

@@ -1,6 +1,6 @@
 """A network, a criterion and an inner optimizer: all that the meta-gradients of a family have in common."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from torch.func import functional_call, vmap
 from torch.nn.modules.conv import _ConvNd
 
 from gradgrad.adaptation.adapt import InnerGradient, by_autograd, by_func, inner_path
-from gradgrad.adaptation.inner_optimizers import InnerOptimizer, State, Tensors
+from gradgrad.adaptation.inner_optimizer import InnerOptimizer, Tensors
+from gradgrad.adaptation.over_tasks import OverTasks
 from gradgrad.batches import TaskBatch
 
 Support = tuple[Tensor, Tensor]  # by name, because torch.compile cannot trace the annotation of an inner function
@@ -48,7 +49,7 @@ class Score(NamedTuple):
 
 @dataclass(frozen=True)
 class Learner:
-    """What learns a task.
+    r"""What learns a task.
 
     Its methods are pure functions of the meta-parameters ``meta``: those of the network as ``network.<name>`` and learned rates
     as ``rates.<name>``. A network's parameter that is not in ``meta``, because it is not meta-learned, is taken as it is.
@@ -59,7 +60,7 @@ class Learner:
         optimizer: of the inner loop.
         names: of the parameters that adapt.
         steps: of the inner loop in training.
-        proximity: weight :math:`\\lambda` of :math:`\\frac{\\lambda}{2} |\\phi - \\theta|^2` in the inner loss (iMAML); 0 for none.
+        proximity: weight :math:`\lambda` of :math:`\frac{\lambda}{2} |\phi - \theta|^2` in the inner loss (iMAML); 0: none.
         randomness: what ``torch.func.vmap`` does with random numbers in the network: ``error``, ``different`` or ``same``.
     """
 
@@ -226,59 +227,3 @@ class Learner:
         support = (tasks.support_x, tasks.support_y)
         optimizer = OverTasks(self.optimizer)
         return inner_path(total, fast, support, steps, optimizer, by_autograd, parts.rates, first_order, checkpoint)
-
-
-class OverTasks(InnerOptimizer):
-    """An inner optimizer for parameters with a leading dimension of tasks: each task is clipped by its own norm.
-
-    Args:
-        optimizer: of one task.
-    """
-
-    def __init__(self, optimizer: InnerOptimizer) -> None:
-        super().__init__()
-        self.one = optimizer
-
-    def init(self, params: Tensors) -> State:
-        """Begin.
-
-        Args:
-            params: what adapts.
-
-        Returns:
-            As the optimizer of one task.
-        """
-        return self.one.init(params)
-
-    def direction(self, gradients: Tensors, state: State, step: int) -> tuple[Tensors, State]:
-        """Ask the optimizer of one task.
-
-        Args:
-            gradients: of the inner losses.
-            state: after the step before.
-            step: number of steps done before.
-
-        Returns:
-            Direction and state.
-        """
-        return self.one.direction(gradients, state, step)
-
-    def update(self, params: Tensors, gradients: Tensors, state: State, step: int, rates: Tensors) -> tuple[Tensors, State]:
-        """Take a step in each task.
-
-        Args:
-            params: what adapts.
-            gradients: of the inner losses.
-            state: after the step before.
-            step: number of steps done before.
-            rates: of all tasks.
-
-        Returns:
-            Parameters and state after the step.
-        """
-        if self.one.elementwise and self.one.clip_norm is None:  # half a step's time less
-            return self.one.update(params, gradients, state, step, rates)
-        updated: tuple[Tensors, State] = vmap(
-            lambda params, gradients, state: self.one.update(params, gradients, state, step, rates)
-        )(params, gradients, state)
-        return updated

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from gradgrad.adaptation.execution import Execution
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import Learner
 from gradgrad.batches import TaskBatch
 
@@ -46,7 +46,7 @@ class MetaGradient(ABC):
             The gradient and the scores.
         """
 
-    def check(self, learner: Learner) -> None:
+    def check(self, learner: Learner) -> None:  # noqa: B027  # most take any learner
         """Refuse a learner that this meta-gradient cannot train.
 
         Args:

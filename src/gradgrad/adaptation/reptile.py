@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gradgrad.adaptation.adapt import detached
 from gradgrad.adaptation.execution import Execution
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import NETWORK, Learner
 from gradgrad.adaptation.meta_gradient import MetaGradient, MetaStep
 from gradgrad.batches import TaskBatch
@@ -15,9 +15,9 @@ from gradgrad.errors import UsageError
 class Reptile(MetaGradient):
     r"""Take :math:`\theta - \frac{1}{T} \sum_t \phi_t` for a gradient (Nichol et al. 2018, arXiv:1803.02999).
 
-    A task's support and query samples are one set for it: it needs no held-out queries in training, and gets them all for the inner
-    loop, all at each step (no mini-batches). The loss it reports is that of the query samples, which the task has then seen. With
-    ``torch.optim.SGD`` the outer rate is Reptile's step size, 1 annealed to 0 in the paper.
+    A task's support and query samples are one set for it: it needs no held-out queries in training, and gets them all for the
+    inner loop, all at each step (no mini-batches). The loss it reports is that of the query samples, which the task has then
+    seen. With ``torch.optim.SGD`` the outer rate is Reptile's step size, 1 annealed to 0 in the paper.
     """
 
     compiles = False

@@ -1,4 +1,4 @@
-"""Differentiation through the inner loop: MAML, first-order MAML, MAML++; by the learner's settings ANIL, BOIL, CAVIA, Meta-SGD."""
+"""Differentiation through the inner loop: MAML, first-order MAML, MAML++; by settings ANIL, BOIL, CAVIA, Meta-SGD."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from gradgrad.adaptation.execution import Execution
-from gradgrad.adaptation.inner_optimizers import Tensors
+from gradgrad.adaptation.inner_optimizer import Tensors
 from gradgrad.adaptation.learner import Learner, Parts
 from gradgrad.adaptation.meta_gradient import MetaGradient, MetaStep
 from gradgrad.batches import TaskBatch
@@ -17,7 +17,7 @@ Told = tuple[Tensor, Tensor]
 
 
 class Unrolled(MetaGradient):
-    r"""Take :math:`\nabla_\theta \frac{1}{T} \sum_t L_t^{query}(\phi_t(\theta))` through all inner steps (Finn et al. 2017, ICML).
+    r"""Take :math:`\nabla_\theta \frac{1}{T} \sum_t L_t^{query}(\phi_t(\theta))` through all steps (Finn et al. 2017, ICML).
 
     Args:
         first_order: take inner gradients for constants (first-order MAML).
@@ -122,7 +122,9 @@ class UnrolledObjective:
         else:
             support = (tasks.support_x, tasks.support_y)
             path = learner.path(parts, support, steps, self.first_order, self.checkpoint, self.loop)
-        scores = [self._score(parts, fast, tasks) for step, fast in enumerate(path) if step == steps or (step and self.multi_step)]
+        scores = [
+            self._score(parts, fast, tasks) for step, fast in enumerate(path) if step == steps or (step and self.multi_step)
+        ]
         (loss, accuracy), losses = scores[-1], [loss for loss, _ in scores]
         total = loss if weights is None else torch.stack([w * each for w, each in zip(weights, losses, strict=True)]).sum(0)
         return total, (loss.detach(), accuracy)

@@ -18,9 +18,9 @@ HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_b
 class Descent:
     """Take optimizer steps in manual optimization.
 
-    By ``manual_backward`` and Lightning's optimizer, so that precision, strategy and callbacks have their say. Where none of them has
-    anything to say (one device, no loss scaling, no callback that listens), the gradients are handed to the optimizer directly:
-    the numbers are the same, and Lightning's calls would take as long as a small network's whole iteration.
+    By ``manual_backward`` and Lightning's optimizer, so that precision, strategy and callbacks have their say. Where none of them
+    has anything to say (one device, no loss scaling, no callback that listens), the gradients are handed to the optimizer
+    directly: the numbers are the same, and Lightning's calls would take half as long as a small network's whole iteration.
 
     Args:
         module: in training, with manual optimization.
@@ -33,7 +33,7 @@ class Descent:
         self.optimizer: LightningOptimizer = module.optimizers()  # type: ignore[assignment]  # one, and wrapped
         precision = trainer.precision_plugin
         self.scaler = precision.scaler if isinstance(precision, MixedPrecision) else None
-        listens = any(is_overridden(hook, callback, Callback) for hook in HOOKS for callback in trainer.callbacks)
+        listens = any(is_overridden(hook, callback, Callback) for hook in HOOKS for callback in trainer.callbacks)  # type: ignore[attr-defined]
         listens |= any(is_overridden(hook, module, LightningModule) for hook in (*HOOKS, "backward", "optimizer_step"))
         self.direct = type(trainer.strategy) is SingleDeviceStrategy and self.scaler is None and not listens
 

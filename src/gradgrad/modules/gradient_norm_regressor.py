@@ -1,6 +1,5 @@
 """Regression whose loss may be penalized for the norm of its own gradient."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, 
 
 from gradgrad.batches import Batch, Prediction, Statistics
 from gradgrad.errors import UsageError
+from gradgrad.modules.hyperparameters import keep_hyperparameters
 from gradgrad.modules.optimization import optimization
 from gradgrad.modules.supervised import Supervised
 from gradgrad.penalties import Penalty, penalize
@@ -57,12 +57,7 @@ class GradientNormRegressor(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
-            self.save_hyperparameters(logger=False)
-        if "_class_path" not in self.hparams:
-            # Built in Python, not from YAML: these are live objects, which a weights-only checkpoint refuses.
-            self.hparams.clear()
+        keep_hyperparameters(self)
         self.make_network = network
         self.penalties = nn.ModuleList(penalties)
         self.criterion = nn.MSELoss() if loss is None else loss

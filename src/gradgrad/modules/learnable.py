@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from gradgrad.adaptation import Execution, Learner, MetaGradient
+from gradgrad.adaptation.execution import Mode
 from gradgrad.derivatives.double_backward import explain
 from gradgrad.errors import UsageError, some
 
@@ -109,15 +109,14 @@ def explained(mode: str) -> Iterator[None]:
         raise
 
 
-def default_mode(network: nn.Module, device: torch.device) -> str:
+def default_mode(learner: Learner, device: torch.device) -> Mode:
     """Choose how tasks are computed, by what was measured: convolutions of one task each are slow on CPUs.
 
     Args:
-        network: to be adapted.
+        learner: with its network.
         device: where.
 
     Returns:
         ``loop`` for networks with convolutions on a CPU, else ``vmap``.
     """
-    convolves = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in network.modules())
-    return "loop" if convolves and device.type == "cpu" else "vmap"
+    return "loop" if learner.convolves and device.type == "cpu" else "vmap"

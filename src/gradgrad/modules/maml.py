@@ -1,41 +1,40 @@
 """Meta-learning of an initialization: MAML and its family, by settings."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from gradgrad.adaptation import SGD, Execution, InnerOptimizer, Learner, MetaGradient, Unrolled
-from gradgrad.adaptation.evaluation import evaluate
 from gradgrad.adaptation.execution import Randomness
 from gradgrad.adaptation.unrolled import UnrolledObjective
-from gradgrad.batches import AdaptedTasks, TaskBatch, TaskShape
+from gradgrad.batches import TaskBatch, TaskShape
 from gradgrad.errors import UsageError
+from gradgrad.modules.adapting import AdaptingModule
 from gradgrad.modules.descent import Descent
+from gradgrad.modules.hyperparameters import keep_hyperparameters
 from gradgrad.modules.learnable import check_checkpoints, check_network, check_settings, default_mode, explained
 from gradgrad.modules.optimization import optimization
-from gradgrad.modules.task_scores import TaskScores, headline
 from gradgrad.selection import select
 
 NetworkCallable = Callable[[int, int], nn.Module]
 
 
-class MAML(LightningModule):
+class MAML(AdaptingModule):
     r"""Learn what adapts fast: :math:`\min_\theta \frac{1}{T} \sum_t L_t^{query}(U(\theta, support_t))`, U the inner loop.
 
     The family is a matter of settings. ``meta_gradient`` chooses MAML, first-order MAML and MAML++'s annealings (``Unrolled``),
     ``Reptile`` or iMAML (``Implicit``); ``inner_optimizer`` with learned rates Meta-SGD and MAML++'s rates; ``adapt`` ANIL (the
     last layer), BOIL (all but the last) and CAVIA (a context vector, with ``gradgrad.networks.ContextMLP``).
 
-    Losses are means over samples, also in the inner loop: rates of the TensorFlow code of Finn et al., which sums over classes, are
-    to be multiplied by the number of ways. ``max_steps`` counts meta-iterations. Metrics of training are logged for each of them:
-    ``train/loss`` (query loss after adaptation, mean over tasks), ``train/accuracy`` in classification and ``train/gradient_norm``
+    Losses are means over samples, also in the inner loop: rates of the TensorFlow code of Finn et al., which sums over classes,
+    are to be multiplied by the number of ways. ``max_steps`` counts meta-iterations. Metrics of training are logged for every
+    ``log_every_n_steps``-th of them: ``train/loss`` (query loss after adaptation, mean over tasks), ``train/accuracy`` in
+    classification and ``train/gradient_norm``
     (of the meta-gradient, before clipping). Of validation and test: what
     :func:`gradgrad.modules.task_scores.headline` names, and ``transductive``, 1 where the queries of a task are normalized
     together. The unit of a loss is the criterion's: squared target, or nats.
@@ -64,10 +63,6 @@ class MAML(LightningModule):
         UsageError: a setting out of range.
     """
 
-    network: nn.Module
-    learner: Learner
-    task_shape: TaskShape
-
     def __init__(
         self,
         network: NetworkCallable,
@@ -88,14 +83,9 @@ class MAML(LightningModule):
         curve_steps: int = 10,
         diverged_above: float = 10.0,
     ) -> None:
-        super().__init__()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Attribute .* is an instance of `nn.Module`")
-            self.save_hyperparameters(logger=False)
-        if "_class_path" not in self.hparams:
-            # Built in Python, not from YAML: these are live objects, which a weights-only checkpoint refuses.
-            self.hparams.clear()
         counted = inner_steps if eval_inner_steps is None else eval_inner_steps
+        super().__init__(counted, curve_steps, diverged_above)
+        keep_hyperparameters(self)
         sizes = {"inner_steps": inner_steps, "iterations_per_step": iterations_per_step, "chunk_size": chunk_size}
         if min(*sizes.values()) < 1 or min(counted, curve_steps) < 0 or not diverged_above > 0:
             got = {**sizes, "eval_inner_steps": counted, "curve_steps": curve_steps, "diverged_above": diverged_above}
@@ -109,28 +99,7 @@ class MAML(LightningModule):
         self.inner_steps, self.adapt, self.mode, self.criterion = inner_steps, adapt, mode, loss
         self.chunk_size, self.compile_gradient, self.randomness = chunk_size, compile, randomness
         self.clip_norm, self.iterations_per_step = clip_norm, iterations_per_step
-        self.counted, self.curve_steps, self.diverged_above = counted, max(curve_steps, counted), diverged_above
-        self.scores = TaskScores()
-        self.curves: dict[str, tuple[Tensor, Tensor]] = {}
         self._execution: Execution | None = None
-
-    def configure_model(self) -> None:
-        """Build the network for the tasks at hand, unless it stands already.
-
-        Raises:
-            UsageError: the datamodule has no ``task_shape``.
-        """
-        if hasattr(self, "network") or self._trainer is None:  # no trainer: `load_from_checkpoint`, which brings the shape
-            return
-        data = getattr(self.trainer, "datamodule", None)
-        shape = getattr(data, "task_shape", None)
-        if not isinstance(shape, TaskShape):
-            raise UsageError(
-                f"MAML got data from {type(data).__name__}, which does not say what its tasks look like.\n"
-                "expected: a LightningDataModule with an attribute `task_shape` (gradgrad.batches.TaskShape)\n"
-                "write:    data: gradgrad.datamodules.SinusoidTasks, or give yours that attribute"
-            )
-        self._build(shape)
 
     def _build(self, shape: TaskShape) -> None:
         self.task_shape = shape
@@ -158,32 +127,9 @@ class MAML(LightningModule):
     def execution(self) -> Execution:
         """How tasks are computed on this device."""
         if self._execution is None:
-            mode = default_mode(self.network, self.device) if self.mode == "auto" else self.mode
+            mode = default_mode(self.learner, self.device) if self.mode == "auto" else self.mode
             self._execution = Execution(mode, self.chunk_size, self.compile_gradient, self.randomness)
         return self._execution
-
-    @property
-    def transductive(self) -> bool:
-        """Whether the queries of a task are normalized together, so that each answer depends on the other queries."""
-        return any(isinstance(layer, nn.modules.batchnorm._NormBase) and not layer.track_running_stats for layer in self.network.modules())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the tasks look like, so that the network can be built without them.
-
-        Args:
-            checkpoint: about to be written.
-        """
-        checkpoint["task_shape"] = tuple(self.task_shape)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the network before its weights arrive, also where there is no datamodule to ask.
-
-        Args:
-            checkpoint: as Lightning read it.
-        """
-        if not hasattr(self, "network"):
-            inputs, outputs, classification = checkpoint["task_shape"]
-            self._build(TaskShape(tuple(inputs), outputs, classification))
 
     def on_fit_start(self) -> None:
         """Find out what cannot be trained before the first step."""
@@ -191,18 +137,6 @@ class MAML(LightningModule):
         check_settings(self.meta_gradient, self.learner, self.execution)
         check_checkpoints(self.trainer, self.iterations_per_step)
         self._descent = Descent(self, self.clip_norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Evaluate the network as it is, before any adaptation.
-
-        Args:
-            x: inputs, shape ``(B, ...)``.
-
-        Returns:
-            Shape ``(B, outputs)``.
-        """
-        output: Tensor = self.network(x)
-        return output
 
     def loss(self, batch: TaskBatch) -> Tensor:
         """Evaluate what is minimized, as a differentiable function of the parameters.
@@ -226,15 +160,16 @@ class MAML(LightningModule):
         descent, scheduler = self._descent, self.lr_schedulers()
         stepped = scheduler if isinstance(scheduler, LRScheduler) else None  # ReduceLROnPlateau waits for the validation
         meta = self.learner.meta()
-        params, first, rows = list(meta.values()), self.global_step, []
+        params, first, every = list(meta.values()), self.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        rows = []
         with explained(self.execution.mode):
             for iteration, tasks in enumerate(batch if isinstance(batch, list) else [batch], first):
                 step = self.meta_gradient(self.learner, meta, tasks, self.execution, iteration)
-                loss, logged = step.losses.mean(), (iteration + 1) % self.trainer.log_every_n_steps == 0
+                loss, logged = step.losses.mean(), (iteration + 1) % every == 0
                 norm = descent.step(loss, params, [step.gradients[name] for name in meta], logged)
                 if stepped is not None:
                     stepped.step()
-                if logged:
+                if norm is not None and logged:
                     rows.append((iteration + 1, torch.stack([loss, norm, step.accuracies.mean()])))
         self.log("train/loss", loss, prog_bar=True, logger=False)
         self._log_rows(rows)
@@ -244,77 +179,6 @@ class MAML(LightningModule):
         if rows:
             for (step, _), values in zip(rows, torch.stack([row for _, row in rows]).tolist(), strict=True):
                 self._record(dict(zip(names, values, strict=False)), step)
-
-    def _record(self, metrics: dict[str, float], step: int) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(metrics, step=step)
-
-    def validation_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:
-        """Adapt to validation tasks and judge the outcome.
-
-        Args:
-            batch: T tasks.
-            batch_idx: unused.
-
-        Returns:
-            How it went, for callbacks.
-        """
-        return self._evaluate(batch)
-
-    def test_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:  # type: ignore[override]  # Lightning hands it on as it is
-        """Do the same on test tasks.
-
-        Args:
-            batch: T tasks.
-            batch_idx: unused.
-
-        Returns:
-            How it went, for callbacks.
-        """
-        return self._evaluate(batch)
-
-    def predict_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:
-        """Adapt to a user's own tasks.
-
-        Args:
-            batch: T tasks; targets of queries may be unknown.
-            batch_idx: unused.
-
-        Returns:
-            Outputs before and after, and the adapted parameters.
-        """
-        with explained(self.execution.mode):
-            return evaluate(self.learner, self.learner.meta(), batch, self.execution, self.counted, keep_params=True)
-
-    def _evaluate(self, tasks: TaskBatch) -> AdaptedTasks:
-        with explained(self.execution.mode):
-            told = evaluate(self.learner, self.learner.meta(), tasks, self.execution, self.curve_steps, self.counted)
-        self.scores.update(told.losses, told.accuracies)
-        return told
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the scores over all validation tasks."""
-        metrics = self._conclude("val")
-        scheduler = self.lr_schedulers() if self.trainer.training or self.trainer.validating else None
-        if isinstance(scheduler, ReduceLROnPlateau) and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            scheduler.step(metrics[scheduler.monitor])
-
-    def on_test_epoch_end(self) -> None:
-        """Log the scores over all test tasks."""
-        self._conclude("test")
-
-    def _conclude(self, stage: str) -> dict[str, float]:
-        losses, accuracies = self.scores.compute()
-        self.scores.reset()
-        self.curves[stage] = (losses.cpu(), accuracies.cpu())
-        told = headline(losses, accuracies, self.counted, self.diverged_above) | {"transductive": float(self.transductive)}
-        metrics = {f"{stage}/{name}": value for name, value in told.items()}
-        # Under Lightning's own log the steps would be training steps; ours are meta-iterations.
-        for name, value in metrics.items():
-            self.log(name, value, logger=False, prog_bar=name == f"{stage}/loss")
-        if not self.trainer.sanity_checking:
-            self._record(metrics, self.global_step)
-        return metrics
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the scheduler that the config names.

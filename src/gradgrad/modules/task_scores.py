@@ -48,10 +48,10 @@ def headline(losses: Tensor, accuracies: Tensor, counted: int, diverged_above: f
         diverged_above: a loss beyond this, or one that is no number, counts as diverged.
 
     Returns:
-        ``loss`` with ``_ci95``, ``_median``, ``_p95`` and the number ``diverged``, of the steps that count; ``loss_at_00``, ... by
-        steps, and ``diverged_at_<S>`` after the last; ``accuracy`` likewise in classification, without percentiles.
+        ``loss`` with ``_ci95``, ``_median``, ``_p95`` and the number ``diverged``, of the steps that count; ``loss_at_00``, ...
+        by steps, and ``diverged_at_<S>`` after the last; ``accuracy`` likewise in classification, without percentiles.
     """
-    told, last = {}, losses.shape[1] - 1
+    told, last = dict[str, float](), losses.shape[1] - 1
     spoilt = diverged(losses, diverged_above)
     of_losses = statistics(losses)
     named = {"": of_losses.mean, "_ci95": of_losses.ci95, "_median": of_losses.median, "_p95": of_losses.p95}
