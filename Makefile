@@ -33,7 +33,7 @@ lint: setup  ## ruff, mypy, import contracts
 
 bench: setup  ## measure ratios (tests/benchmarks)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
-	$(BIN)/python -m pytest tests/benchmarks --override-ini addopts="--strict-markers" --benchmark-columns=min,median,max,rounds
+	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts="--strict-markers" --benchmark-columns=min,median,max,rounds
 
 ui: setup  ## open the MLflow UI on this project's runs
 	$(BIN)/gradgrad ui
