@@ -50,7 +50,17 @@ def sinusoids(**settings):
 
 
 def network(features, outputs):
-    return MLP(features, outputs, [6])
+    return drawn(MLP(features, outputs, [6]))
+
+
+def drawn(net):
+    """Begin from the same numbers in every precision."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in net.parameters():
+            if p.requires_grad:
+                p.copy_(0.5 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
+    return net
 
 
 def trainer(**settings):
@@ -70,10 +80,10 @@ def weights(module):
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def built(module, shape=TaskShape((1,), 1, classification=False)):
+def built(module, shape=None):
     """Make its network without a trainer."""
     torch.manual_seed(0)
-    module._build(shape)
+    module._build(TaskShape((1,), 1, classification=False) if shape is None else shape)
     return module
 
 
@@ -109,7 +119,7 @@ LEARNERS = {
     ),
     "Meta-SGD": lambda **more: MAML(network, SGD(0.05, "element"), 2, **more),
     "ANIL": lambda **more: MAML(network, Momentum(0.05), 2, "layers.2.*", **more),
-    "CAVIA": lambda **more: MAML(lambda f, o: ContextMLP(f, o, 2, [6], "tanh"), SGD(0.5), 2, "context", **more),
+    "CAVIA": lambda **more: MAML(lambda f, o: drawn(ContextMLP(f, o, 2, [6], "tanh")), SGD(0.5), 2, "context", **more),
     "Reptile": lambda **more: MAML(network, SGD(0.05), 3, meta_gradient=Reptile(), **more),
     "iMAML": lambda **more: MAML(network, SGD(0.05), 3, meta_gradient=Implicit(), **more),
 }
@@ -176,8 +186,8 @@ def test_prediction_is_what_the_test_saw(kind):
     assert (told.after - told.before).abs().max() > 1e-3
     again = torch.func.vmap(lambda params, x: torch.func.functional_call(module.network, params, (x,)))
     torch.testing.assert_close(again(told.params, told.tasks.query_x), told.after, rtol=1e-5, atol=1e-5)
-    assert module(told.tasks.query_x[0]).shape == (7, 1)
-    torch.testing.assert_close(module(told.tasks.query_x[0]), told.before[0], rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(module(told.tasks.query_x[0]), told.before[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["vmap", "loop"])
@@ -220,12 +230,8 @@ def test_the_loss_is_a_function_that_can_be_differentiated(kind, float64):
     step = module.meta_gradient(module.learner, meta, tasks, module.execution, 0)
     assert value.item() == pytest.approx(step.losses.mean().item(), rel=0, abs=1e-10)
     gradients = slopes(value, meta, create_graph=False)
-    assert (
-        gradients.keys()
-        == set(meta)
-        == {f"network.{name}" for name, p in module.network.named_parameters() if p.requires_grad}
-        | {f"rates.{name}" for name in module.inner_optimizer.rates()}
-    )
+    trained = {f"network.{name}" for name, p in module.network.named_parameters() if p.requires_grad}
+    assert gradients.keys() == trained | {f"rates.{name}" for name in module.inner_optimizer.rates()}
     assert_same(gradients, step.gradients)
     assert all(g.abs().max() > 0 for g in gradients.values())
 

@@ -37,11 +37,11 @@ class Descent:
         listens |= any(is_overridden(hook, module, LightningModule) for hook in (*HOOKS, "backward", "optimizer_step"))
         self.direct = type(trainer.strategy) is SingleDeviceStrategy and self.scaler is None and not listens
 
-    def step(self, value: Tensor, params: Sequence[Tensor], gradients: Sequence[Tensor], measured: bool) -> Tensor | None:
+    def step(self, losses: Tensor, params: Sequence[Tensor], gradients: Sequence[Tensor], measured: bool) -> Tensor | None:
         """Take a step.
 
         Args:
-            value: of the loss, without graph.
+            losses: of the tasks, without graph.
             params: to be changed.
             gradients: one for each.
             measured: whether the norm is wanted.
@@ -54,7 +54,7 @@ class Descent:
                 param.grad = gradient
         else:
             self.optimizer.zero_grad()
-            self.module.manual_backward(with_gradient(value, params, gradients))
+            self.module.manual_backward(with_gradient(losses.mean(), params, gradients))
             if self.scaler is not None:
                 self.scaler.unscale_(self.optimizer.optimizer)
         norm = None

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from gradgrad.adaptation import SGD, Execution, InnerOptimizer, Learner, MetaGradient, Unrolled
 from gradgrad.adaptation.execution import Randomness
@@ -18,7 +18,6 @@ from gradgrad.modules.adapting import AdaptingModule
 from gradgrad.modules.descent import Descent
 from gradgrad.modules.hyperparameters import keep_hyperparameters
 from gradgrad.modules.learnable import check_checkpoints, check_network, check_settings, default_mode, explained
-from gradgrad.modules.optimization import optimization
 from gradgrad.selection import select
 
 NetworkCallable = Callable[[int, int], nn.Module]
@@ -158,20 +157,21 @@ class MAML(AdaptingModule):
             batch_idx: unused.
         """
         descent, scheduler = self._descent, self.lr_schedulers()
-        stepped = scheduler if isinstance(scheduler, LRScheduler) else None  # ReduceLROnPlateau waits for the validation
+        waits = isinstance(scheduler, ReduceLROnPlateau)  # an LRScheduler too, which is stepped after the validation
+        stepped = scheduler if isinstance(scheduler, LRScheduler) and not waits else None
         meta = self.learner.meta()
         params, first, every = list(meta.values()), self.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         rows = []
         with explained(self.execution.mode):
             for iteration, tasks in enumerate(batch if isinstance(batch, list) else [batch], first):
                 step = self.meta_gradient(self.learner, meta, tasks, self.execution, iteration)
-                loss, logged = step.losses.mean(), (iteration + 1) % every == 0
-                norm = descent.step(loss, params, [step.gradients[name] for name in meta], logged)
+                logged = (iteration + 1) % every == 0
+                norm = descent.step(step.losses, params, [step.gradients[name] for name in meta], logged)
                 if stepped is not None:
                     stepped.step()
                 if norm is not None and logged:
-                    rows.append((iteration + 1, torch.stack([loss, norm, step.accuracies.mean()])))
-        self.log("train/loss", loss, prog_bar=True, logger=False)
+                    rows.append((iteration + 1, torch.stack([step.losses.mean(), norm, step.accuracies.mean()])))
+        self.log("train/loss", step.losses.mean(), prog_bar=True, logger=False)
         self._log_rows(rows)
 
     def _log_rows(self, rows: list[tuple[int, Tensor]]) -> None:
@@ -186,4 +186,5 @@ class MAML(AdaptingModule):
         Returns:
             As Lightning takes them.
         """
-        return optimization(self.make_optimizer, self.make_scheduler, [p for p in self.parameters() if p.requires_grad])
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        return optimizer if self.make_scheduler is None else ([optimizer], [self.make_scheduler(optimizer)])
