@@ -178,7 +178,7 @@ def test_data_without_a_shape():
         val_dataloader = train_dataloader
 
     with says(
-        "MAML got data from Data, which does not say what its tasks look like.\n"
+        "Untouched got data from Data, which does not say what its tasks look like.\n"
         "expected: a LightningDataModule with an attribute `task_shape` (gradgrad.batches.TaskShape)\n"
         "write:    data: gradgrad.datamodules.SinusoidTasks, or give yours that attribute"
     ):
