@@ -22,7 +22,7 @@ def number(value: float) -> str:
 
 
 def table(results: pd.DataFrame, plan: dict) -> str:
-    """Give one line per row of the study: mean over seeds, with the tasks' 95 % interval and the standard deviation over seeds."""
+    """Give one line per row of the study: mean over seeds ± the tasks' 95 % interval (standard deviation over seeds)."""
     score, steps, scale = plan.get("score", "loss"), plan["shown_steps"], plan.get("scale", 1)
     lines = ["| row | published | " + " | ".join(f"{k} steps" if k != 1 else "1 step" for k in steps) + " | seeds | diverged |"]
     lines.append("|---|---|" + "---:|" * (len(steps) + 2))
@@ -46,7 +46,7 @@ def table(results: pd.DataFrame, plan: dict) -> str:
 
 
 def figure(results: pd.DataFrame, plan: dict) -> Figure:
-    """Draw the score against inner steps, mean over seeds and tasks with the tasks' interval; dashed where only the median exists."""
+    """Draw the score against inner steps: mean over seeds and tasks with the tasks' interval, or the dashed median."""
     score, scale = plan.get("score", "loss"), plan.get("scale", 1)
     drawn = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = drawn.subplots()

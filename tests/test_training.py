@@ -244,6 +244,49 @@ def test_a_fast_dev_run_leaves_no_run(project, run_cli, client):
     assert client.get_experiment_by_name("gradient_norm_regressor") is None
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+def test_threads(fitted, threads, run_cli, client, verb):
+    arguments = FIT if verb == "fit" else [verb, "-c", REGRESSOR, "--ckpt_path=best"]
+    assert run_cli(*arguments)[0] == 0
+    assert torch.get_num_threads() == 2  # PyTorch's own choice stays
+    assert run_cli(*arguments, "--threads=1")[0] == 0
+    assert torch.get_num_threads() == 1
+    assert runs_of(client)[0].info.run_name == (
+        "max_epochs=2" if verb == "fit" else "max_epochs=2 seed_everything=3 split=2 hidden=[7]"
+    )
+
+
+def test_threads_in_a_config(project, threads, run_cli, client):
+    (project / "own.yaml").write_text(f"config: {REGRESSOR}\nthreads: 1\n")
+    assert run_cli("fit", "-c", "own.yaml", *QUICK)[0] == 0
+    assert torch.get_num_threads() == 1
+    assert runs_of(client, "own")[0].data.params["threads"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("threads", "wrong"),
+    [
+        ("0", "does not conform to restriction v>0"),
+        ("-1", "does not conform to restriction v>0"),
+        ("many", "invalid literal for int() with base 10: 'many'"),
+    ],
+)
+def test_no_such_number_of_threads(project, run_cli, client, threads, wrong):
+    code, _, said = run_cli(*FIT, f"--threads={threads}")
+    assert said.startswith('gradgrad fit: Parser key "threads":\n')
+    assert f"\n    - Not of type PositiveInt: {wrong}" in said
+    assert code == 2
+    assert runs_of(client) == []
+
+
 def test_another_name_for_the_experiment(project, run_cli, client):
     arguments = [
         "--trainer.logger.experiment_name=mine",

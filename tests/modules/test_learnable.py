@@ -122,7 +122,7 @@ def test_other_mistakes_stay_what_they_are():
         def forward(self, x):
             return self.layer(x)
 
-    said = {"vmap": r"Expected size for first two dimensions of batch2 tensor to be: \[4, 1\]", "loop": "shapes cannot be multiplied"}
+    said = {"vmap": "Expected size for first two dimensions of batch2 tensor", "loop": "shapes cannot be multiplied"}
     for mode, text in said.items():
         with pytest.raises(RuntimeError, match=text) as error:
             fitted(MAML(Wrong, mode=mode))

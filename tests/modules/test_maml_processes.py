@@ -90,4 +90,4 @@ def test_two_processes_are_as_good_as_one(two_processes, kind, float64):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_warned_of(two_processes, kind):
-    assert two_processes[0][kind][2] == []
+    assert [text for text in two_processes[0][kind][2] if not text.startswith("`isinstance(treespec, LeafSpec)`")] == []

@@ -3,9 +3,9 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gradgrad.adaptation import Execution, Learner
 from gradgrad.adaptation.evaluation import evaluate
@@ -147,7 +147,7 @@ class AdaptingModule(LightningModule):
         metrics = self._conclude("val")
         scheduler = self.lr_schedulers() if self.trainer.training or self.trainer.validating else None
         if isinstance(scheduler, ReduceLROnPlateau) and self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            scheduler.step(metrics[scheduler.monitor])
+            scheduler.step(metrics[getattr(scheduler, "monitor", "val/loss")])  # torch's own names none
 
     def on_test_epoch_end(self) -> None:
         """Log the scores over all test tasks."""
@@ -160,8 +160,8 @@ class AdaptingModule(LightningModule):
         told = headline(losses, accuracies, self.counted, self.diverged_above) | {"transductive": float(self.transductive)}
         metrics = {f"{stage}/{name}": value for name, value in told.items()}
         # Under Lightning's own log the steps would be training steps; ours are meta-iterations.
-        for name, value in metrics.items():
-            self.log(name, value, logger=False, prog_bar=name == f"{stage}/loss")
+        for name, value in metrics.items():  # the same on all ranks; `sync_dist` keeps Lightning from doubting it
+            self.log(name, value, logger=False, prog_bar=name == f"{stage}/loss", sync_dist=True)
         if not self.trainer.sanity_checking:
             self._record(metrics, self.global_step)
         return metrics

@@ -55,13 +55,14 @@ class Descent:
         else:
             self.optimizer.zero_grad()
             self.module.manual_backward(with_gradient(losses.mean(), params, gradients))
-            if self.scaler is not None:
-                self.scaler.unscale_(self.optimizer.optimizer)
+        scale = 1.0 if self.scaler is None else self.scaler.get_scale()  # a power of two; Lightning's step unscales, once
         norm = None
         if self.clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(params, self.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(params, self.clip_norm * scale)
         elif measured:
             norm = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+        if norm is not None and scale != 1.0:
+            norm = norm / scale
         if self.direct:
             self.optimizer._on_before_step()  # Lightning counts its steps, and with them the meta-iterations
             self.optimizer.optimizer.step()

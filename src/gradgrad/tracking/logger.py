@@ -129,9 +129,11 @@ class MLflowLogger(Logger):
     def _close(self, error: BaseException | None) -> None:
         if not (self.run.is_open or self._buffer):
             return  # nothing was ever logged: there is no run
-        if isinstance(error, UsageError) and not (self.started or self.run.attached):
-            self.run.discard()  # a mistake that showed only once the module was built
-            return
+        if isinstance(error, UsageError) and not self.started:
+            if not self.run.attached:
+                self.run.discard()  # a mistake that showed only once the module was built
+                return
+            error = None  # a later mistake says nothing of the run that it was to be logged into
         if self._best:
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, 0)
             self._best = {}
