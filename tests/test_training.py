@@ -252,7 +252,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("verb", ["fit", "test"])
 def test_threads(fitted, threads, run_cli, client, verb):
     arguments = FIT if verb == "fit" else [verb, "-c", REGRESSOR, "--ckpt_path=best"]
     assert run_cli(*arguments)[0] == 0

@@ -203,7 +203,7 @@ class TrainingCLI(LightningCLI):
             rank_zero_info(f"gradgrad {self.verb}: these weights are untrained; --ckpt_path best takes those of the newest run")
         try:
             with nullcontext() if logger is None else logger.hold():
-                super()._run_subcommand(subcommand)
+                self._run_lightning(subcommand)
                 if subcommand == "fit" and self.config[subcommand].test_after_fit:
                     self._test()
         except BaseException as error:
@@ -217,6 +217,12 @@ class TrainingCLI(LightningCLI):
             raise
         if logger is not None and self.trainer.is_global_zero and logger.version:
             print_summary(logger)
+
+    def _run_lightning(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:  # Lightning's own sentences, for example on clipping in manual optimization
+            raise UsageError(f"{' '.join(str(error).split())}\nwrite: other trainer.*, or the model's own setting") from error
 
     def _test(self) -> None:
         data = self.datamodule

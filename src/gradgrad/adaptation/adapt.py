@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from gradgrad.adaptation.inner_optimizer import InnerOptimizer, State, Tensors
-from gradgrad.derivatives.double_backward import double_backward
+from gradgrad.derivatives.double_backward import double_backward, refuse_silent_losses
 from gradgrad.derivatives.params import entries, ordinary
 from gradgrad.errors import UsageError
 
@@ -55,12 +55,12 @@ def adapt(
         Adapted parameters, names and shapes of ``params``; or the list of them.
 
     Raises:
-        UsageError: no parameters, a negative number of steps, or a network that PyTorch cannot differentiate twice.
+        UsageError: no parameters, no number of steps, no inner optimizer or one whose rates are not made yet, ``loop`` or
+            ``checkpoint`` under ``torch.func``, or a network that PyTorch cannot differentiate twice.
     """
     entries(params, "adapt")
-    if steps < 0:
-        raise UsageError(f"adapt got steps {steps}; expected 0 or more.")
     by_graph = loop or checkpoint
+    _check(steps, optimizer, by_graph)
     with ExitStack() as stack:
         if by_graph:
             keep = torch.is_grad_enabled()
@@ -76,6 +76,26 @@ def adapt(
         for adapted in path:
             params = adapted
     return params
+
+
+def _check(steps: int, optimizer: InnerOptimizer, by_graph: bool) -> None:
+    if not isinstance(steps, int) or steps < 0:
+        raise UsageError(f"adapt got steps {steps}; expected a whole number, 0 or more.")
+    if not isinstance(optimizer, InnerOptimizer):
+        raise UsageError(
+            f"adapt got an optimizer of type {type(optimizer).__name__}, which changes parameters in place.\n"
+            "write:    gradgrad.adaptation.SGD(lr=...), Momentum or Adam"
+        )
+    if optimizer.learn is not None and not optimizer.rates():
+        raise UsageError(
+            f"adapt got {type(optimizer).__name__} with learned rates that are not made yet.\n"
+            "write:    optimizer.prepare(params, steps), once; its parameters() are the rates"
+        )
+    if by_graph and torch._C._functorch.peek_interpreter_stack() is not None:
+        raise UsageError(
+            "adapt got loop or checkpoint under torch.func (vmap or grad), which cannot see torch.autograd's graph.\n"
+            "write:    loop=False, checkpoint=False there, or no torch.func around it"
+        )
 
 
 def inner_path(
@@ -155,7 +175,7 @@ def by_func(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Ten
     return {name: g.detach() for name, g in gradients.items()} if first_order else gradients
 
 
-def by_autograd(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Tensors:
+def by_autograd(loss: Loss, params: Tensors, support: Any, first_order: bool, checked: bool = True) -> Tensors:
     """Differentiate by ``torch.autograd.grad(..., create_graph=not first_order)``, the form that everyone knows.
 
     Gradients must be on, and inference mode off; see :func:`gradgrad.derivatives.double_backward.double_backward`.
@@ -165,17 +185,25 @@ def by_autograd(loss: Loss, params: Tensors, support: Any, first_order: bool) ->
         params: where.
         support: handed on to ``loss``.
         first_order: give constants.
+        checked: look for what PyTorch would lose without a word; takes a walk through the graph.
 
     Returns:
         The gradient; zeros where ``loss`` does not use a parameter.
+
+    Raises:
+        UsageError: a loss that is no scalar, or that goes through a function without a second derivative.
     """
     connected = {name: p.requires_grad and not first_order for name, p in params.items()}
     # Another name for the same numbers: what a loss captures of the tensor itself stays a constant, as it does for torch.func.
     at = {name: p.view_as(p) if connected[name] else p.detach().requires_grad_() for name, p in params.items()}
     value = loss(at, support)
+    if value.dim():
+        raise UsageError(f"adapt got a loss of shape {tuple(value.shape)}; expected a scalar, for example the mean over samples.")
     if not value.requires_grad:  # nothing that adapts is used
         return {name: torch.zeros_like(p) for name, p in params.items()}
     found = torch.autograd.grad(value, list(at.values()), create_graph=not first_order, allow_unused=True, materialize_grads=True)
+    if checked:
+        refuse_silent_losses(value, [] if first_order else found, "adapt")
     return dict(zip(at, found, strict=True))
 
 

@@ -97,13 +97,13 @@ def _percentile(ordered: Tensor, share: float) -> Tensor:
 
 
 def diverged(losses: Tensor, above: float) -> Tensor:
-    """Count tasks that adaptation has spoilt.
+    """Count tasks that adaptation has spoilt: no number, or beyond ``above`` and worse than before adaptation.
 
     Args:
         losses: shape ``(n, S + 1)``.
-        above: a larger loss, or one that is no number, counts.
+        above: what a hard task may lose without counting.
 
     Returns:
         Counts after each number of steps, shape ``(S + 1,)``.
     """
-    return (~(losses <= above)).sum(0)
+    return (~(losses <= losses[:, :1].clamp_min(above))).sum(0)

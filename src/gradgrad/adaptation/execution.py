@@ -65,6 +65,10 @@ class Execution:
             raise UsageError(f"mode is {self.mode!r}; expected vmap, chunked or loop.")
         if self.chunk_size < 1:
             raise UsageError(f"chunk_size is {self.chunk_size}; expected 1 or more tasks at a time.")
+        if self.randomness == "same" and self.mode != "vmap":
+            raise UsageError(
+                f"randomness: same needs all tasks at once, not mode {self.mode}.\nwrite:    mode: vmap, or randomness: different"
+            )
         if self.compile and self.mode == "loop":
             raise UsageError(
                 "mode loop cannot be compiled: it exists for what torch.func refuses.\nwrite:    mode: vmap, or compile: false"

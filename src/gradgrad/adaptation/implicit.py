@@ -17,16 +17,17 @@ from gradgrad.errors import UsageError
 
 
 class Implicit(MetaGradient):
-    r"""Take :math:`(I + \frac{1}{\lambda} H)^{-1} \nabla L^{query}(\phi)` at the inner loop's end (Rajeswaran et al. 2019).
+    r"""Take :math:`((1 + \delta) I + \frac{1}{\lambda} H)^{-1} \nabla L^{query}(\phi)` (iMAML; Rajeswaran et al. 2019, NeurIPS).
 
     The inner loop minimizes :math:`L^{support}(\phi) + \frac{\lambda}{2} |\phi - \theta|^2`, H is the Hessian of its first term,
-    and the system is solved by conjugate gradients on Hessian-vector products. Exact where the inner loop has converged. Memory
-    does not grow with inner steps. Parameters that do not adapt get the implicit gradient too.
+    and the system is solved by conjugate gradients on Hessian-vector products. Exact where the inner loop has converged and
+    :math:`\delta = 0`. Memory does not grow with inner steps. Parameters that do not adapt get the implicit gradient too.
 
     Args:
         proximity: :math:`\lambda`; 2 is the paper's on Omniglot.
         cg_steps: of conjugate gradients; 5 is the paper's.
-        damping: added to the matrix of the system; 1 is the authors' code's on Omniglot, 0 solves the system as it is.
+        damping: :math:`\delta`, which shortens the gradient and keeps the system definite where the inner loss is curved
+            downwards; the authors' code takes 1 on Omniglot.
 
     Raises:
         UsageError: a setting out of range.
@@ -34,7 +35,7 @@ class Implicit(MetaGradient):
 
     compiles = False
 
-    def __init__(self, proximity: float = 2.0, cg_steps: int = 5, damping: float = 1.0) -> None:
+    def __init__(self, proximity: float = 2.0, cg_steps: int = 5, damping: float = 0.0) -> None:
         if not proximity > 0 or cg_steps < 1 or damping < 0:
             raise UsageError(
                 f"Implicit got proximity {proximity}, cg_steps {cg_steps}, damping {damping}; "

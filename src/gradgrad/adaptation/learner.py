@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from gradgrad.adaptation.adapt import InnerGradient, by_autograd, by_func, inner
 from gradgrad.adaptation.inner_optimizer import InnerOptimizer, Tensors
 from gradgrad.adaptation.over_tasks import OverTasks
 from gradgrad.batches import TaskBatch
+from gradgrad.errors import UsageError
 
 Support = tuple[Tensor, Tensor]  # by name, because torch.compile cannot trace the annotation of an inner function
 NETWORK, RATES = "network.", "rates."
@@ -156,10 +157,18 @@ class Learner:
             Loss and accuracy as scalars.
         """
         output = self.answer(fast, slow, x)
-        loss = self.criterion(output, y)
+        loss = self._judge(output, y)
         if y.is_floating_point():
             return Score(loss, torch.full_like(loss, torch.nan), output)
         return Score(loss, (output.detach().argmax(-1) == y).to(loss.dtype).mean(), output)
+
+    def _judge(self, output: Tensor, y: Tensor) -> Tensor:
+        if y.is_floating_point() and output.shape != y.shape:  # PyTorch would compare each with each, and only warn
+            raise UsageError(
+                f"the network gives outputs of shape {tuple(output.shape)} for targets of shape {tuple(y.shape)}.\n"
+                "expected: the same shape, (samples, outputs)"
+            )
+        return self.criterion(output, y)
 
     def path(
         self,
@@ -191,7 +200,7 @@ class Learner:
     def _inner_loss(self, parts: Parts) -> Callable[[Tensors, Support], Tensor]:
         def loss(fast: Tensors, support: Support) -> Tensor:
             x, y = support
-            value = self.criterion(self.answer(fast, parts.slow, x), y)
+            value = self._judge(self.answer(fast, parts.slow, x), y)
             if self.proximity:
                 distance = torch.stack([(p - parts.fast[name]).square().sum() for name, p in fast.items()]).sum()
                 value = value + self.proximity / 2 * distance
@@ -226,4 +235,5 @@ class Learner:
         fast = {name: p.expand(len(tasks.support_x), *p.shape) for name, p in parts.fast.items()}
         support = (tasks.support_x, tasks.support_y)
         optimizer = OverTasks(self.optimizer)
-        return inner_path(total, fast, support, steps, optimizer, by_autograd, parts.rates, first_order, checkpoint)
+        gradient = partial(by_autograd, checked=False)  # vmap refuses what the check looks for
+        return inner_path(total, fast, support, steps, optimizer, gradient, parts.rates, first_order, checkpoint)

@@ -3,6 +3,7 @@
 import math
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,9 +88,11 @@ def _from_csv(path: Path) -> tuple[Floats, ...]:
 def _from_npz(path: Path) -> tuple[Floats, ...]:
     try:
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:  # numpy leaves a torn file open
-            arrays = {name: file[name].astype(np.float64) for name in file.files}
+            arrays = {name: _numbers(file[name]) for name in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} could not be read as arrays of numbers: {str(error).splitlines()[0]}") from error
+        raise UsageError(
+            f"{path} could not be read as arrays of numbers.\nwrite: numpy.savez({path.name!r}, support_x=...)"
+        ) from error
     missing = [name for name in ARRAYS if name not in arrays]
     if missing:
         raise UsageError(
@@ -102,6 +105,11 @@ def _from_npz(path: Path) -> tuple[Floats, ...]:
         if y.size != len(x):
             raise UsageError(f"{path}: {name}_x has {len(x)} rows and {name}_y {y.size} numbers.\nexpected: one number per row")
     return support_x, support_y.ravel(), query_x, query_y.ravel()
+
+
+def _numbers(array: NDArray[Any]) -> Floats:
+    # Bytes are images, as everywhere here: from 0 to 1.
+    return array.astype(np.float64) / (255 if array.dtype == np.uint8 and array.ndim > 1 else 1)
 
 
 def _inputs(path: str, part: str, x: Floats, shape: TaskShape) -> Tensor:

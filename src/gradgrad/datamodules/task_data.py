@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from gradgrad.batches import DataPart, TaskBatch, TaskShape
 from gradgrad.datamodules.blocks import Blocks
@@ -148,7 +149,18 @@ class TaskData(LightningDataModule, ABC):
         Returns:
             One number per block of meta-iterations.
         """
-        return Blocks(-(-self.iterations_per_epoch // self._iterations_per_step))
+        left = self._run.max_steps % self._epoch if self._run.max_steps > 0 else 0
+        if left:
+            rank_zero_info(
+                f"the last {left} of {self._run.max_steps} meta-iterations come after the last validation; "
+                "data.init_args.iterations_per_epoch that divides them all would judge these too"
+            )
+        return Blocks(-(-self._epoch // self._iterations_per_step))
+
+    @property
+    def _epoch(self) -> int:
+        most = self._run.max_steps
+        return min(self.iterations_per_epoch, most) if most > 0 else self.iterations_per_epoch  # a short run is validated too
 
     def val_dataloader(self) -> range:
         """Number this rank's share of the evaluation steps.
@@ -200,7 +212,7 @@ class TaskData(LightningDataModule, ABC):
         trainer, per_step = self._run, self._iterations_per_step
         progress = trainer.fit_loop.epoch_loop.batch_progress
         block = progress.current.ready  # not the loader's number, which starts again from 0 when a run is resumed
-        iterations = max(1, min(per_step, self.iterations_per_epoch - block * per_step))
+        iterations = max(1, min(per_step, self._epoch - block * per_step))
         # Optimizer steps are iterations whatever the blocks were before a resume; a foreign module may take several per batch.
         counted = hasattr(trainer.lightning_module, "iterations_per_step") and not trainer.lightning_module.automatic_optimization
         iteration = trainer.global_step if counted else progress.total.ready * per_step

@@ -11,7 +11,7 @@ from gradgrad.adaptation import Execution, Learner
 from gradgrad.adaptation.evaluation import evaluate
 from gradgrad.batches import AdaptedTasks, TaskBatch, TaskShape
 from gradgrad.errors import UsageError
-from gradgrad.modules.learnable import explained
+from gradgrad.modules.learnable import check_memory, explained
 from gradgrad.modules.task_scores import TaskScores, headline
 
 
@@ -78,10 +78,21 @@ class AdaptingModule(LightningModule):
 
         Args:
             checkpoint: as Lightning read it.
+
+        Raises:
+            UsageError: it was made with other settings.
         """
         if not hasattr(self, "network"):
             inputs, outputs, classification = checkpoint["task_shape"]
             self._build(TaskShape(tuple(inputs), outputs, classification))
+        own = self.state_dict()
+        for name, saved in checkpoint["state_dict"].items():
+            if name in own and own[name].shape != saved.shape:
+                raise UsageError(
+                    f"the checkpoint has {name} of shape {tuple(saved.shape)}, these settings make {tuple(own[name].shape)}.\n"
+                    "write:    the settings that it was trained with (inner_steps, ways, network);\n"
+                    "          model.init_args.eval_inner_steps tests more steps than were trained"
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Evaluate the network as it is, before any adaptation.
@@ -98,6 +109,14 @@ class AdaptingModule(LightningModule):
     def _record(self, metrics: dict[str, float], step: int) -> None:
         for logger in self.loggers:
             logger.log_metrics(metrics, step=step)
+
+    def on_validation_start(self) -> None:
+        """Refuse a network that remembers other tasks."""
+        check_memory(self.learner)
+
+    def on_test_start(self) -> None:
+        """Refuse a network that remembers other tasks."""
+        check_memory(self.learner)
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> AdaptedTasks:  # type: ignore[override]  # handed on as it is
         """Adapt to validation tasks and judge the outcome.

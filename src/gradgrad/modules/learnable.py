@@ -1,5 +1,6 @@
 """What keeps a network from being meta-learned, found before the first step and said with the remedy."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,18 +16,18 @@ from gradgrad.derivatives.double_backward import explain
 from gradgrad.errors import UsageError, some
 
 # What torch.func 2.13 says of networks that it cannot take, in short.
-REFUSED = ("vmap", "functorch", "torch.func")
+REFUSED = ("vmap", "functorch", "torch.func", "Batching rule not implemented")
+DROPOUT = "write:    model.init_args.randomness: different (each task its own), or same"
 
 
-def check_network(learner: Learner, execution: Execution) -> None:
-    """Look for layers that remember or draw random numbers.
+def check_memory(learner: Learner) -> None:
+    """Look for layers that remember.
 
     Args:
         learner: as configured.
-        execution: how the tasks are computed.
 
     Raises:
-        UsageError: running statistics, or random numbers without a word on how tasks share them.
+        UsageError: running statistics.
     """
     layers = dict(learner.network.named_modules())
     running = [n for n, layer in layers.items() if isinstance(layer, _NormBase) and layer.track_running_stats]
@@ -36,11 +37,23 @@ def check_network(learner: Learner, execution: Execution) -> None:
             "expected: normalization by each task's own batch (transductive, as in Finn et al. 2017), or by group or layer\n"
             "write:    track_running_stats=False, or nn.GroupNorm, nn.LayerNorm"
         )
+
+
+def check_randomness(learner: Learner, execution: Execution) -> None:
+    """Look for layers that draw random numbers in training.
+
+    Args:
+        learner: as configured.
+        execution: how the tasks are computed.
+
+    Raises:
+        UsageError: there is no word on how tasks share them.
+    """
+    layers = dict(learner.network.named_modules())
     random = [n for n, layer in layers.items() if isinstance(layer, _DropoutNd) and layer.p > 0]
     if random and execution.randomness == "error":
         raise UsageError(
-            f"MAML got a network with dropout ({some(random)}), and no word on how tasks share its random numbers.\n"
-            "write:    model.init_args.randomness: different (each task its own), or same"
+            f"MAML got a network with dropout ({some(random)}), and no word on how tasks share its random numbers.\n{DROPOUT}"
         )
 
 
@@ -73,6 +86,13 @@ def check_checkpoints(trainer: Trainer, iterations_per_step: int) -> None:
     """
     for callback in trainer.checkpoint_callbacks:
         every = getattr(callback, "_every_n_train_steps", 0) if isinstance(callback, ModelCheckpoint) else 0
+        epoch = getattr(getattr(trainer, "datamodule", None), "iterations_per_epoch", iterations_per_step)
+        if every and epoch % iterations_per_step:
+            raise UsageError(
+                f"ModelCheckpoint got every_n_train_steps {every}, but an epoch of {epoch} iterations ends with a short step "
+                f"of {epoch % iterations_per_step},\nafter which steps of {iterations_per_step} no longer meet it.\n"
+                f"write:    data.init_args.iterations_per_epoch: {-(-epoch // iterations_per_step) * iterations_per_step}"
+            )
         if every % iterations_per_step:
             raise UsageError(
                 f"ModelCheckpoint got every_n_train_steps {every}, and MAML makes {iterations_per_step} iterations per step.\n"
@@ -94,13 +114,27 @@ def explained(mode: str) -> Iterator[None]:
     Raises:
         UsageError: the network has no second derivative, or ``torch.func`` refuses it.
         RuntimeError: whatever else goes wrong inside.
+        UserWarning: a warning that a filter has made an error.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "None of the inputs have requires_grad=True")  # gradients would be lost
+            yield
+    except UserWarning as warning:
+        if "None of the inputs" not in str(warning):
+            raise
+        raise UsageError(
+            "MAML got reentrant checkpointing, through which adapted parameters get no gradient.\n"
+            "write:    torch.utils.checkpoint.checkpoint(..., use_reentrant=False), or meta_gradient's checkpoint: true"
+        ) from warning
     except (RuntimeError, NotImplementedError) as error:
         if sentence := explain(error, "MAML") if isinstance(error, RuntimeError) else None:
             raise sentence from error
         text = " ".join(str(error).split())
+        if "randomness" in text:
+            raise UsageError(
+                f"MAML got a network that draws random numbers, and no word on how tasks share them.\n{DROPOUT}"
+            ) from error
         if mode != "loop" and any(mark in text for mark in REFUSED):
             raise UsageError(
                 f"MAML got a network that torch.func refuses: {text[:200]}\n"

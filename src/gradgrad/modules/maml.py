@@ -1,5 +1,6 @@
 """Meta-learning of an initialization: MAML and its family, by settings."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -17,7 +18,7 @@ from gradgrad.errors import UsageError
 from gradgrad.modules.adapting import AdaptingModule
 from gradgrad.modules.descent import Descent
 from gradgrad.modules.hyperparameters import keep_hyperparameters
-from gradgrad.modules.learnable import check_checkpoints, check_network, check_settings, default_mode, explained
+from gradgrad.modules.learnable import check_checkpoints, check_memory, check_randomness, check_settings, default_mode, explained
 from gradgrad.selection import select
 
 NetworkCallable = Callable[[int, int], nn.Module]
@@ -88,7 +89,10 @@ class MAML(AdaptingModule):
         sizes = {"inner_steps": inner_steps, "iterations_per_step": iterations_per_step, "chunk_size": chunk_size}
         if min(*sizes.values()) < 1 or min(counted, curve_steps) < 0 or not diverged_above > 0:
             got = {**sizes, "eval_inner_steps": counted, "curve_steps": curve_steps, "diverged_above": diverged_above}
-            raise UsageError(f"MAML got {got};\nexpected 1 or more of the first three, and nothing negative.")
+            wrong = next(
+                name for name, value in got.items() if value < (name in sizes) or (name == "diverged_above" and not value > 0)
+            )
+            raise UsageError(f"MAML got {wrong} {got[wrong]}; expected {'1 or more' if wrong in sizes else 'nothing negative'}.")
         if clip_norm is not None and not clip_norm > 0:
             raise UsageError(f"MAML got clip_norm {clip_norm}; expected a positive number, or null for no clipping.")
         self.automatic_optimization = False
@@ -132,7 +136,8 @@ class MAML(AdaptingModule):
 
     def on_fit_start(self) -> None:
         """Find out what cannot be trained before the first step."""
-        check_network(self.learner, self.execution)
+        check_memory(self.learner)
+        check_randomness(self.learner, self.execution)
         check_settings(self.meta_gradient, self.learner, self.execution)
         check_checkpoints(self.trainer, self.iterations_per_step)
         self._descent = Descent(self, self.clip_norm)
@@ -179,6 +184,11 @@ class MAML(AdaptingModule):
         if rows:
             for (step, _), values in zip(rows, torch.stack([row for _, row in rows]).tolist(), strict=True):
                 self._record(dict(zip(names, values, strict=False)), step)
+                if math.isnan(values[0]):
+                    raise UsageError(
+                        f"the query loss is NaN at meta-iteration {step}: a task holds NaN, or adaptation has diverged.\n"
+                        "write:    a smaller lr or a clip_norm for the inner optimizer, a clip_norm for the module, or clean data"
+                    )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimizer and the scheduler that the config names.
