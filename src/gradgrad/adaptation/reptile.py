@@ -36,7 +36,7 @@ class Reptile(MetaGradient):
             got = "an inner optimizer with learned rates" if not idle else f"parameters that do not adapt, {idle[0]} for one"
             raise UsageError(
                 f"Reptile got {got}; it moves only what adapts.\n"
-                "write:    learn: null and adapt: '*', or meta_gradient: gradgrad.adaptation.Unrolled"
+                "write:    learn: null and adapt: null, or meta_gradient: gradgrad.adaptation.Unrolled"
             )
 
     def __call__(self, learner: Learner, meta: Tensors, tasks: TaskBatch, execution: Execution, iteration: int) -> MetaStep:
@@ -63,5 +63,6 @@ class Reptile(MetaGradient):
             return fast, score.loss, score.accuracy
 
         fast, losses, accuracies = execution.map(adapted, tasks)
-        gradients = {NETWORK + name: start[NETWORK + name] - fast[name].mean(0) for name in learner.names}
+        moved = [name for name in learner.names if NETWORK + name in start]  # a frozen one may adapt, but stays
+        gradients = {NETWORK + name: start[NETWORK + name] - fast[name].mean(0) for name in moved}
         return MetaStep(gradients, losses, accuracies)

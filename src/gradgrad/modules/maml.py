@@ -92,7 +92,9 @@ class MAML(AdaptingModule):
             wrong = next(
                 name for name, value in got.items() if value < (name in sizes) or (name == "diverged_above" and not value > 0)
             )
-            raise UsageError(f"MAML got {wrong} {got[wrong]}; expected {'1 or more' if wrong in sizes else 'nothing negative'}.")
+            raise UsageError(
+                f"MAML got {wrong} {got[wrong]}; expected {'1 or more' if wrong in sizes else '0 or more, diverged_above more than 0'}."
+            )
         if clip_norm is not None and not clip_norm > 0:
             raise UsageError(f"MAML got clip_norm {clip_norm}; expected a positive number, or null for no clipping.")
         self.automatic_optimization = False
@@ -182,7 +184,9 @@ class MAML(AdaptingModule):
     def _log_rows(self, rows: list[tuple[int, Tensor]]) -> None:
         names = ["train/loss", "train/gradient_norm", *(["train/accuracy"] if self.task_shape.classification else [])]
         if rows:
-            for (step, _), values in zip(rows, torch.stack([row for _, row in rows]).tolist(), strict=True):
+            # Each rank has seen its own tasks.
+            table = self.trainer.strategy.reduce(torch.stack([row for _, row in rows]), reduce_op="mean")
+            for (step, _), values in zip(rows, table.tolist(), strict=True):
                 self._record(dict(zip(names, values, strict=False)), step)
                 if math.isnan(values[0]):
                     raise UsageError(
