@@ -195,7 +195,7 @@ def test_conjugate_gradients_are_the_best_of_their_space():
 
 @pytest.mark.parametrize("settings", [{"proximity": 0.0}, {"proximity": math.nan}, {"cg_steps": 0}, {"damping": -1.0}])
 def test_settings_out_of_range(settings):
-    got = {"proximity": 2.0, "cg_steps": 5, "damping": 1.0, **settings}
+    got = {"proximity": 2.0, "cg_steps": 5, "damping": 0.0, **settings}
     said = ", ".join(f"{name} {value}" for name, value in got.items())
     sentence = f"Implicit got {said}; expected proximity above 0, 1 step or more, damping of 0 or more."
     with pytest.raises(UsageError) as error:  # noqa: PT011

@@ -230,7 +230,7 @@ def _title(tasks: int, part: str, spoilt: Tensor, module: Any) -> str:
     ends = ", ".join(f"{int(spoilt[step])} after {_steps(step)}" for step in sorted({module.counted, len(spoilt) - 1}))
     together = "normalized together (transductive)" if module.transductive else "not normalized together"
     head = f"{tasks} {part} {'task' if tasks == 1 else 'tasks'}, queries {together}"
-    return f"{head}\ndiverged (loss above {module.diverged_above:g}): {ends}"
+    return f"{head}\ndiverged (loss above {module.diverged_above:g} and above that before): {ends}"
 
 
 def _steps(number: int) -> str:

@@ -57,7 +57,8 @@ class MAML(AdaptingModule):
         iterations_per_step: meta-iterations in one of the trainer's steps, so that its loop does not dominate small problems.
         eval_inner_steps: steps after which ``val/loss`` and ``test/loss`` are taken; null means ``inner_steps``.
         curve_steps: steps up to which evaluation goes; 10 as in Finn et al.
-        diverged_above: a query loss beyond this counts as diverged; 10 is a guess, in units of the loss.
+        diverged_above: a query loss beyond this, and beyond that before adaptation, counts as diverged; 10 is a guess, in units
+            of the loss.
 
     Raises:
         UsageError: a setting out of range.
@@ -92,9 +93,8 @@ class MAML(AdaptingModule):
             wrong = next(
                 name for name, value in got.items() if value < (name in sizes) or (name == "diverged_above" and not value > 0)
             )
-            raise UsageError(
-                f"MAML got {wrong} {got[wrong]}; expected {'1 or more' if wrong in sizes else '0 or more, diverged_above more than 0'}."
-            )
+            expected = "1 or more" if wrong in sizes else "0 or more, diverged_above more than 0"
+            raise UsageError(f"MAML got {wrong} {got[wrong]}; expected {expected}.")
         if clip_norm is not None and not clip_norm > 0:
             raise UsageError(f"MAML got clip_norm {clip_norm}; expected a positive number, or null for no clipping.")
         self.automatic_optimization = False
