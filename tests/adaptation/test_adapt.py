@@ -187,7 +187,7 @@ def test_a_loss_without_parameters_moves_nothing(way):
 @pytest.mark.parametrize(
     ("params", "steps", "sentence"),
     [
-        (smooth_params(), -1, r"^adapt got steps -1; expected 0 or more\.$"),
+        (smooth_params(), -1, r"^adapt got steps -1; expected a whole number, 0 or more\.$"),
         ({}, 1, r"^adapt got no tensors; expected one at least"),
         ({"w": torch.ones(2, dtype=torch.int64)}, 1, r"^adapt got 'w' of dtype int64; expected real floating-point numbers\."),
         ({"w": 1.0}, 1, r"^adapt got 'w' of type float; expected a floating-point tensor\.$"),

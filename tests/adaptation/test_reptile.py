@@ -29,7 +29,7 @@ def test_it_moves_towards_the_mean_of_what_the_tasks_found(mode, optimizer):
 def test_what_reptile_refuses():
     assert Reptile().check(learner()) is None
     assert not Reptile().compiles
-    remedy = r"\nwrite:    learn: null and adapt: '\*', or meta_gradient: gradgrad\.adaptation\.Unrolled$"
+    remedy = r"\nwrite:    learn: null and adapt: null, or meta_gradient: gradgrad\.adaptation\.Unrolled$"
     with pytest.raises(
         UsageError, match=r"^Reptile got an inner optimizer with learned rates; it moves only what adapts\." + remedy
     ):

@@ -78,13 +78,7 @@ def test_two_processes_are_as_good_as_one(two_processes, kind, float64):
             assert got_step == step
             assert got_metrics.keys() == metrics.keys()
             for name, value in metrics.items():
-                if name != "train/loss":
-                    assert got_metrics[name] == pytest.approx(value, rel=0, abs=1e-10), name
-    # A rank's own training loss is that of its half.
-    losses = [[metrics["train/loss"] for _, metrics in two_processes[rank][kind][1][:STEPS]] for rank in range(2)]
-    halves = [(one + other) / 2 for one, other in zip(*losses, strict=True)]
-    assert halves == pytest.approx([metrics["train/loss"] for _, metrics in rows[:STEPS]], rel=0, abs=1e-10)
-    assert losses[0] != losses[1]
+                assert got_metrics[name] == pytest.approx(value, rel=0, abs=1e-10), name
 
 
 @pytest.mark.slow
