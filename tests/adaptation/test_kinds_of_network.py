@@ -226,7 +226,7 @@ def identical_tasks():
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS)
 @pytest.mark.parametrize("randomness", ["different", "same"])
 def test_dropout_differs_between_tasks_or_does_not(randomness, checkpoint):
-    of = learner(steps=2, network=Dropout, randomness=randomness)
+    of = learner(steps=2, network=Dropout)
     torch.manual_seed(0)
     got = Unrolled(checkpoint=checkpoint)(of, of.meta(), identical_tasks(), Execution(randomness=randomness), 0)
     assert len(got.losses.unique()) == (TASKS if randomness == "different" else 1)

@@ -1,14 +1,14 @@
 """Two processes with half of the tasks each against one with all of them."""
 
 import os
-import socket
 import warnings
 
 import pytest
 import torch
 from test_maml import LEARNERS, Recorder, fitted, sinusoids, trainer, weights
 from torch import distributed as dist
-from torch import multiprocessing
+
+from processes import two_ranks
 
 KINDS = {
     "learned rates": lambda: LEARNERS["MAML++"](clip_norm=1.0),
@@ -50,19 +50,7 @@ def _in_a_process(rank, port, results):
 
 @pytest.fixture(scope="module")
 def two_processes():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=_in_a_process, args=(rank, port, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = dict(results.get(timeout=240) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    return found
+    return dict(two_ranks(_in_a_process, told=2, seconds=240))
 
 
 @pytest.mark.slow

@@ -1,14 +1,12 @@
 """Two processes against one: local and global penalties."""
 
-import socket
-
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
 
 import cases
 from gradgrad.penalties import GradientNormPenalty, penalize
+from processes import two_ranks
 
 KINDS = {
     "exact": {},
@@ -52,19 +50,7 @@ class Step(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def two_processes():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    processes = [context.Process(target=_in_a_process, args=(rank, port, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    found = results.get(timeout=120)
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    return found
+    return two_ranks(_in_a_process, told=1, seconds=120)[0]
 
 
 def _alone(batch, arguments):

@@ -1,7 +1,6 @@
 """The inner loop as a pure function."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -61,14 +60,14 @@ def adapt(
     entries(params, "adapt")
     by_graph = loop or checkpoint
     _check(steps, optimizer, by_graph)
-    with ExitStack() as stack:
+    keep = torch.is_grad_enabled()
+    rates = optimizer.rates() if keep else detached(optimizer.rates())
+    # Fused attention has no second derivative.
+    with double_backward("adapt", autocast=True) if by_graph else sdpa_kernel(SDPBackend.MATH):
         if by_graph:
-            keep = torch.is_grad_enabled()
-            stack.enter_context(double_backward("adapt", autocast=True))
             support = tree_map_only(Tensor, ordinary, support)
             if not keep:
                 first_order, params = True, {name: ordinary(p).detach() for name, p in params.items()}
-        rates = optimizer.rates() if torch.is_grad_enabled() and not (by_graph and not keep) else detached(optimizer.rates())
         gradient = by_autograd if by_graph else by_func
         path = inner_path(loss, params, support, steps, optimizer, gradient, rates, first_order, checkpoint)
         if trajectory:
@@ -159,6 +158,8 @@ def _step(
 def by_func(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Tensors:
     """Differentiate by ``torch.func``: works under ``vmap``, compile, no_grad and inference mode.
 
+    Attention must be computed by its MATH kernel, which the caller sees to once for all steps.
+
     Args:
         loss: maps parameters and the support set to a scalar.
         params: where.
@@ -170,8 +171,7 @@ def by_func(loss: Loss, params: Tensors, support: Any, first_order: bool) -> Ten
     """
     if first_order:  # of constants, so that no second graph is made
         params = {name: p.detach() for name, p in params.items()}
-    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-        gradients: Tensors = torch.func.grad(loss)(params, support)
+    gradients: Tensors = torch.func.grad(loss)(params, support)
     return {name: g.detach() for name, g in gradients.items()} if first_order else gradients
 
 

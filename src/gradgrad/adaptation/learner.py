@@ -16,7 +16,7 @@ from gradgrad.adaptation.over_tasks import OverTasks
 from gradgrad.batches import TaskBatch
 from gradgrad.errors import UsageError
 
-Support = tuple[Tensor, Tensor]  # by name, because torch.compile cannot trace the annotation of an inner function
+Support = tuple[Tensor, Tensor]
 NETWORK, RATES = "network.", "rates."
 
 
@@ -62,7 +62,6 @@ class Learner:
         names: of the parameters that adapt.
         steps: of the inner loop in training.
         proximity: weight :math:`\lambda` of :math:`\frac{\lambda}{2} |\phi - \theta|^2` in the inner loss (iMAML); 0: none.
-        randomness: what ``torch.func.vmap`` does with random numbers in the network: ``error``, ``different`` or ``same``.
     """
 
     network: nn.Module
@@ -71,7 +70,6 @@ class Learner:
     names: tuple[str, ...]
     steps: int
     proximity: float = 0.0
-    randomness: str = "error"
 
     def meta(self) -> Tensors:
         """Name everything that is meta-learned.
@@ -209,7 +207,13 @@ class Learner:
         return loss
 
     def stacked_path(
-        self, parts: Parts, tasks: TaskBatch, steps: int, first_order: bool = False, checkpoint: bool = False
+        self,
+        parts: Parts,
+        tasks: TaskBatch,
+        steps: int,
+        first_order: bool = False,
+        checkpoint: bool = False,
+        randomness: str = "error",
     ) -> Iterator[Tensors]:
         """Adapt to T tasks at once by ``torch.autograd``.
 
@@ -222,6 +226,7 @@ class Learner:
             steps: number of steps.
             first_order: take inner gradients for constants.
             checkpoint: recompute each step in the backward pass.
+            randomness: as ``torch.func.vmap`` takes it.
 
         Returns:
             Iterator over adapted parameters with a leading dimension of T.
@@ -229,7 +234,7 @@ class Learner:
         one = self._inner_loss(parts)
 
         def total(fast: Tensors, support: Support) -> Tensor:
-            losses: Tensor = vmap(one, randomness=self.randomness)(fast, support)
+            losses: Tensor = vmap(one, randomness=randomness)(fast, support)
             return losses.sum()
 
         fast = {name: p.expand(len(tasks.support_x), *p.shape) for name, p in parts.fast.items()}

@@ -79,7 +79,9 @@ class Unrolled(MetaGradient):
         first_order = self.first_order or iteration < self.first_order_iterations
         loop = execution.mode == "loop"
         stacked = not loop and (self.checkpoint or not (execution.compile or learner.convolves))
-        objective = UnrolledObjective(learner, first_order, weights is not None, self.checkpoint, loop, stacked)
+        objective = UnrolledObjective(
+            learner, first_order, weights is not None, self.checkpoint, loop, stacked, execution.randomness
+        )
         like = tasks.query_x if tasks.query_x.is_floating_point() else next(iter(meta.values()))
         shared = None if weights is None else torch.tensor(weights, dtype=like.dtype, device=like.device)
         return MetaStep(*execution.gradient(objective, meta, tasks, shared))
@@ -96,6 +98,7 @@ class UnrolledObjective:
         checkpoint: recompute inner steps in the backward pass.
         loop: differentiate by ``torch.autograd`` instead of ``torch.func``.
         stacked: take T tasks at once.
+        randomness: what ``torch.func.vmap`` then does with random numbers in the network.
     """
 
     learner: Learner
@@ -104,6 +107,7 @@ class UnrolledObjective:
     checkpoint: bool = False
     loop: bool = False
     stacked: bool = False
+    randomness: str = "error"
 
     def __call__(self, meta: Tensors, tasks: TaskBatch, weights: Tensor | None = None) -> tuple[Tensor, Told]:
         """Adapt and judge.
@@ -118,7 +122,7 @@ class UnrolledObjective:
         """
         learner, parts, steps = self.learner, self.learner.parts(meta), self.learner.steps
         if self.stacked:
-            path = learner.stacked_path(parts, tasks, steps, self.first_order, self.checkpoint)
+            path = learner.stacked_path(parts, tasks, steps, self.first_order, self.checkpoint, self.randomness)
         else:
             support = (tasks.support_x, tasks.support_y)
             path = learner.path(parts, support, steps, self.first_order, self.checkpoint, self.loop)
@@ -135,6 +139,6 @@ class UnrolledObjective:
             return score.loss, score.accuracy
 
         if self.stacked:
-            told: Told = vmap(one, randomness=self.learner.randomness)(fast, tasks.query_x, tasks.query_y)
+            told: Told = vmap(one, randomness=self.randomness)(fast, tasks.query_x, tasks.query_y)
             return told
         return one(fast, tasks.query_x, tasks.query_y)

@@ -11,6 +11,7 @@ from gradgrad.adaptation import Execution, Learner
 from gradgrad.adaptation.evaluation import evaluate
 from gradgrad.batches import AdaptedTasks, TaskBatch, TaskShape
 from gradgrad.errors import UsageError
+from gradgrad.modules.announced import announced
 from gradgrad.modules.learnable import check_memory, explained
 from gradgrad.modules.task_scores import TaskScores, headline
 
@@ -42,15 +43,11 @@ class AdaptingModule(LightningModule):
         """
         if hasattr(self, "network") or self._trainer is None:  # no trainer: `load_from_checkpoint`, which brings the shape
             return
-        data = getattr(self.trainer, "datamodule", None)
-        shape = getattr(data, "task_shape", None)
-        if not isinstance(shape, TaskShape):
-            raise UsageError(
-                f"{type(self).__name__} got data from {type(data).__name__}, which does not say what its tasks look like.\n"
-                "expected: a LightningDataModule with an attribute `task_shape` (gradgrad.batches.TaskShape)\n"
-                "write:    data: gradgrad.datamodules.SinusoidTasks, or give yours that attribute"
-            )
-        self._build(shape)
+        lack, remedy = (
+            "does not say what its tasks look like",
+            "data: gradgrad.datamodules.SinusoidTasks, or give yours that attribute",
+        )
+        self._build(announced(self, "task_shape", TaskShape, lack, remedy))
 
     def _build(self, shape: TaskShape) -> None:
         raise NotImplementedError

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection, R2Score
 
 from gradgrad.batches import Batch, Prediction, Statistics
-from gradgrad.errors import UsageError
+from gradgrad.modules.announced import announced
 from gradgrad.modules.hyperparameters import keep_hyperparameters
 from gradgrad.modules.optimization import optimization
 from gradgrad.modules.supervised import Supervised
@@ -80,14 +80,9 @@ class GradientNormRegressor(LightningModule):
         """
         if hasattr(self, "network") or self._trainer is None:  # no trainer: `load_from_checkpoint`, which brings the shapes
             return
-        data = getattr(self.trainer, "datamodule", None)
-        statistics = getattr(data, "statistics", None)
-        if not isinstance(statistics, Statistics):
-            raise UsageError(
-                f"GradientNormRegressor got data from {type(data).__name__}, which has no statistics of its training part.\n"
-                "expected: a LightningDataModule with an attribute `statistics` (gradgrad.batches.Statistics)\n"
-                "write:    data: gradgrad.datamodules.TabularRegression, or give yours that attribute in setup()"
-            )
+        lack = "has no statistics of its training part"
+        remedy = "data: gradgrad.datamodules.TabularRegression, or give yours that attribute in setup()"
+        statistics = announced(self, "statistics", Statistics, lack, remedy)
         self._build(Standardize(statistics.x_mean, statistics.x_std), Standardize(statistics.y_mean, statistics.y_std))
 
     def _build(self, standardize_x: Standardize, standardize_y: Standardize) -> None:

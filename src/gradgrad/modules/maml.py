@@ -125,7 +125,6 @@ class MAML(AdaptingModule):
             tuple(names),
             self.inner_steps,
             self.meta_gradient.proximity,
-            self.randomness,
         )
 
     @property
