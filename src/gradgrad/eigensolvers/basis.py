@@ -1,0 +1,94 @@
+"""Orthonormal vectors, one in each row, whose memory grows as they come."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**23  # numbers that are allocated together, 32 MB in float32: a guess, small beside a model's memory
+
+
+class Basis:
+    """Orthonormal rows of length P.
+
+    Memory is taken a few rows at a time, up to ``BLOCK`` numbers, and never moved.
+
+    Args:
+        capacity: most rows.
+        like: one vector, shape ``(P,)``, whose dtype and device are used.
+
+    Attributes:
+        count: rows now.
+    """
+
+    def __init__(self, capacity: int, like: Tensor) -> None:
+        self.count = 0
+        self._like = like.detach().new_empty(0)
+        self._size = like.numel()
+        self._rows = max(1, min(capacity, BLOCK // self._size))
+        self._blocks: list[Tensor] = []
+
+    def append(self, rows: Tensor) -> None:
+        """Take rows in.
+
+        Args:
+            rows: orthonormal to one another and to those that are here, shape ``(K, P)``.
+        """
+        for row in rows:
+            if self.count == len(self._blocks) * self._rows:
+                self._blocks.append(self._like.new_empty(self._rows, self._size))
+            self._blocks[self.count // self._rows][self.count % self._rows] = row
+            self.count += 1
+
+    def _filled(self) -> Iterator[tuple[slice, Tensor]]:
+        for begin in range(0, self.count, self._rows):
+            end = min(begin + self._rows, self.count)
+            yield slice(begin, end), self._blocks[begin // self._rows][: end - begin]
+
+    def orthogonalize(self, rows: Tensor) -> Tensor:
+        """Take the components along this basis out of rows, in place, and twice, which is enough [Giraud et al. 2005].
+
+        Args:
+            rows: shape ``(K, P)``.
+
+        Returns:
+            The components, shape ``(count, K)``.
+        """
+        total = rows.new_zeros(self.count, len(rows))
+        for _ in range(2):
+            part = torch.cat([block @ rows.T for _, block in self._filled()] or [total])
+            for where, block in self._filled():
+                rows.addmm_(part[where].T, block, alpha=-1)
+            total += part
+        return total
+
+    def combine(self, weights: Tensor) -> Tensor:
+        """Add rows up.
+
+        Args:
+            weights: shape ``(count, K)``, any dtype, on the CPU.
+
+        Returns:
+            Shape ``(K, P)``.
+        """
+        weights = weights.to(self._like)
+        total = self._like.new_zeros(weights.shape[1], self._size)
+        for where, block in self._filled():
+            total.addmm_(weights[where].T, block)
+        return total
+
+    def rotate(self, weights: Tensor) -> None:
+        """Replace the rows by sums of them, in place, by pieces along P.
+
+        Args:
+            weights: orthonormal columns, shape ``(count, K)`` with K at most ``count``, any dtype, on the CPU.
+        """
+        weights = weights.to(self._like)
+        width = max(1, BLOCK // max(1, self.count))
+        for begin in range(0, self._size, width):
+            piece = torch.cat([block[:, begin : begin + width] for _, block in self._filled()])
+            new = weights.T @ piece
+            for row in range(len(new)):
+                self._blocks[row // self._rows][row % self._rows, begin : begin + width] = new[row]
+        self.count = weights.shape[1]
+        del self._blocks[-(-self.count // self._rows) :]

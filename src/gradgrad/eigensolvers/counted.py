@@ -1,0 +1,133 @@
+"""An operator that counts its products, and the checks that all solvers share."""
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from gradgrad.derivatives.operators import LinearOperator
+from gradgrad.errors import UsageError
+
+
+class Counted:
+    """A linear operator that is applied to rows, with a count of products and a clock that runs from here on.
+
+    Args:
+        operator: symmetric.
+        who: the solver, for messages.
+
+    Attributes:
+        matvecs: products with one vector so far.
+        like: one vector of zeros in the operator's dtype and on its device, shape ``(P,)``, without memory of its own.
+
+    Raises:
+        UsageError: not a linear operator, or one in half precision.
+    """
+
+    def __init__(self, operator: LinearOperator, who: str) -> None:
+        if not isinstance(operator, LinearOperator):
+            raise UsageError(
+                f"{who} got a {type(operator).__name__}; expected a LinearOperator.\n"
+                "write:    gradgrad.derivatives.DenseOperator(matrix), or HessianOperator(loss, params, batches)"
+            )
+        if operator.dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                f"{who} got an operator in {operator.dtype}; expected float32 or float64, in which a residual means something."
+            )
+        self.who, self.size, self.matvecs = who, operator.size, 0
+        self.like = torch.zeros((), dtype=operator.dtype, device=operator.device).expand(operator.size)
+        self._operator = operator
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the beginning."""
+        return time.perf_counter() - self._began
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Multiply.
+
+        Args:
+            rows: shape ``(K, P)``.
+
+        Returns:
+            Shape ``(K, P)``, its own memory.
+        """
+        self.matvecs += len(rows)
+        products = self._operator.matmat(rows.T).T
+        return (
+            products.clone(memory_format=torch.contiguous_format)
+            if products.data_ptr() == rows.data_ptr()
+            else products.contiguous()
+        )
+
+    def finite(self, numbers: Tensor) -> Tensor:
+        """Bring a few numbers to the CPU, and refuse NaN there.
+
+        Args:
+            numbers: made of products.
+
+        Returns:
+            The same in float64.
+
+        Raises:
+            UsageError: NaN or infinity.
+        """
+        there = numbers.to("cpu").to(torch.float64)
+        if not there.isfinite().all():
+            raise UsageError(
+                f"{self.who} got NaN or infinity from product {self.matvecs} of the operator; expected finite numbers.\n"
+                "the loss or its second derivative is not finite at these parameters"
+            )
+        return there
+
+
+def check_pairs(counted: Counted, k: int, which: str, known: tuple[str, ...], tol: float, max_matvecs: int) -> None:
+    """Check what all eigensolvers are asked.
+
+    Args:
+        counted: the operator.
+        k: number of pairs.
+        which: which of them.
+        known: what is allowed.
+        tol: relative residual.
+        max_matvecs: most products.
+
+    Raises:
+        UsageError: one that cannot be.
+    """
+    who = counted.who
+    if not 1 <= k <= counted.size:
+        raise UsageError(f"{who} got k={k}; expected 1 to {counted.size}, the operator's size.")
+    if which not in known:
+        raise UsageError(f"{who} got which={which!r}; expected one of {', '.join(known)}.")
+    if not (tol > 0 and math.isfinite(tol)):
+        raise UsageError(f"{who} got tol={tol}; expected a positive relative residual, such as 1e-3.")
+    if max_matvecs < k:
+        raise UsageError(f"{who} got max_matvecs={max_matvecs}; expected {k} at least: every pair takes a product.")
+
+
+def start_rows(counted: Counted, start: Tensor | None, what: str = "start") -> Tensor:
+    """Give start vectors as rows.
+
+    Args:
+        counted: the operator.
+        start: shape ``(P,)`` or ``(P, K)``, any float dtype and device, or None.
+        what: its name, for messages.
+
+    Returns:
+        Shape ``(K, P)`` in the operator's dtype and on its device; K is 0 without any.
+
+    Raises:
+        UsageError: another shape, or no finite numbers.
+    """
+    if start is None:
+        return counted.like.new_empty(0, counted.size)
+    if not isinstance(start, Tensor) or start.dim() not in (1, 2) or start.shape[0] != counted.size:
+        shape = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
+        raise UsageError(f"{counted.who} got {what} of shape {shape}; expected ({counted.size},) or ({counted.size}, K).")
+    rows = (start if start.dim() == 2 else start.unsqueeze(1)).detach().T.to(counted.like)
+    if not rows.isfinite().all():
+        raise UsageError(f"{counted.who} got {what} with NaN or infinity; expected finite numbers.")
+    return rows.contiguous()

@@ -1,0 +1,154 @@
+"""A space that is grown by products, what the operator is in it, and what is left outside."""
+
+import torch
+from torch import Tensor
+
+from gradgrad.eigensolvers.basis import Basis
+from gradgrad.eigensolvers.counted import Counted
+from gradgrad.eigensolvers.probes import gaussian
+
+
+class KrylovSpace:
+    r"""Orthonormal V, whose products are known, and orthonormal Q beside it, such that :math:`H V = V T + Q S`.
+
+    From one start vector this is the Lanczos process, from several band Lanczos [Ruhe 1979]; after :meth:`restart` the relation
+    holds as before (thick restart [Wu & Simon 2000]). All of T and S is kept, no symmetry is assumed, and so the residual of a Ritz
+    pair, :math:`\|H V y - \theta V y\| = \|(T y - \theta y; S y)\|`, is a true one even for inexact products.
+
+    Args:
+        counted: the operator H.
+        start: rows that span the first Q, shape ``(K, P)``; they need not be orthogonal, and may be overwritten.
+        capacity: most rows of V.
+        source: for the random vectors that go on from an invariant space.
+    """
+
+    def __init__(self, counted: Counted, start: Tensor, capacity: int, source: torch.Generator) -> None:
+        self._counted, self._source = counted, source
+        self._v = Basis(capacity, counted.like)
+        self._q = start[:0]
+        self._t = torch.zeros(0, 0, dtype=torch.float64)
+        self._s = torch.zeros(0, 0, dtype=torch.float64)
+        self._norm = 0.0  # the largest norm of a product
+        for row in start:
+            self._leave(row[None] / torch.linalg.vector_norm(row).clamp_min(torch.finfo(row.dtype).tiny), 1.0)
+
+    @property
+    def known(self) -> int:
+        """Vectors whose products are known, columns of V."""
+        return self._v.count
+
+    @property
+    def outside(self) -> int:
+        """Vectors that come next, columns of Q."""
+        return len(self._q)
+
+    def _leave(self, row: Tensor, scale: float) -> Tensor:
+        # Take a remainder into Q, unless it is rounding of something as large as `scale`; give its components along Q.
+        along = self._counted.finite(_orthogonalize(row, self._q))
+        norm = torch.linalg.vector_norm(row)
+        size = float(self._counted.finite(norm))
+        if size <= 10 * torch.finfo(row.dtype).eps * scale:
+            return along
+        self._q = torch.cat([self._q, row / norm])
+        self._s = torch.cat([self._s, self._s.new_zeros(1, self._s.shape[1])])
+        return torch.cat([along, along.new_full((1, 1), size)])
+
+    def expand(self, directions: Tensor) -> None:
+        """Multiply some of Q and move them to V.
+
+        Args:
+            directions: orthonormal columns, which vectors of Q are meant, shape ``(outside, K)``, float64 on the CPU.
+
+        Raises:
+            UsageError: a product that is not finite.
+        """
+        chosen, others = directions, _complement(directions)
+        u = chosen.T.to(self._q) @ self._q
+        self._q = others.T.to(self._q) @ self._q
+        along_u, self._s = chosen.T @ self._s, others.T @ self._s
+        self._v.append(u)
+        w = self._counted(u)
+        self._norm = max(
+            self._norm, float(torch.linalg.vector_norm(self._counted.finite(torch.linalg.vector_norm(w, dim=1)), ord=torch.inf))
+        )
+        new = self._counted.finite(self._v.orthogonalize(w))
+        self._t = torch.cat([torch.cat([self._t, along_u]), new], dim=1)
+        for row in w:
+            column = self._leave(row[None], self._norm)
+            self._s = torch.cat([self._s, column], dim=1)
+        if not len(self._q) and self.known < self._counted.size:
+            self._restart_at_random()
+
+    def _restart_at_random(self) -> None:
+        row = gaussian(1, self._counted.like, self._source)
+        self._v.orthogonalize(row)
+        self._leave(row / torch.linalg.vector_norm(row), 0.0)
+
+    def ritz(self) -> tuple[Tensor, Tensor]:
+        """Solve the projected problem.
+
+        Returns:
+            Ritz values, ascending, shape ``(known,)``, and their coordinates in V, columns.
+        """
+        values, y = torch.linalg.eigh((self._t + self._t.T) / 2)
+        return values, y
+
+    def residuals(self, values: Tensor, y: Tensor) -> Tensor:
+        """Give the norms of residuals.
+
+        Args:
+            values: Ritz values, shape ``(k,)``.
+            y: their coordinates in V, columns.
+
+        Returns:
+            Shape ``(k,)``.
+        """
+        return torch.cat([self._t @ y - y * values, self._s @ y]).norm(dim=0)
+
+    def next(self, y: Tensor, weights: Tensor, count: int) -> Tensor:
+        """Choose what of Q to multiply: the directions that residuals are most along.
+
+        Args:
+            y: coordinates in V of the Ritz vectors whose residuals are to become small, columns.
+            weights: what each residual counts, shape ``(k,)``.
+            count: how many directions.
+
+        Returns:
+            Orthonormal columns, shape ``(outside, count)`` or fewer.
+        """
+        if not self.known or count >= self.outside:
+            return torch.eye(self.outside, dtype=torch.float64)[:, :count]
+        return torch.linalg.svd(self._s @ y * weights).U[:, :count]
+
+    def vectors(self, y: Tensor) -> Tensor:
+        """Give Ritz vectors.
+
+        Args:
+            y: coordinates in V, columns.
+
+        Returns:
+            Shape ``(k, P)``.
+        """
+        return self._v.combine(y)
+
+    def restart(self, y: Tensor) -> None:
+        """Keep some Ritz vectors of V and forget the rest of it, in place.
+
+        Args:
+            y: their coordinates in V, columns.
+        """
+        self._v.rotate(y)
+        self._t, self._s = y.T @ self._t @ y, self._s @ y
+
+
+def _complement(directions: Tensor) -> Tensor:
+    return torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
+
+
+def _orthogonalize(row: Tensor, q: Tensor) -> Tensor:
+    total = row.new_zeros(len(q), 1)
+    for _ in range(2):
+        part = q @ row.T
+        row.sub_(part.T @ q)
+        total += part
+    return total

@@ -1,0 +1,150 @@
+"""Some eigenpairs from few products: Lanczos with full orthogonalization, restarts, blocks and warm starts."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradgrad.derivatives.operators import LinearOperator
+from gradgrad.eigensolvers.counted import Counted, check_pairs, start_rows
+from gradgrad.eigensolvers.krylov import KrylovSpace
+from gradgrad.eigensolvers.probes import gaussian, generator
+from gradgrad.eigensolvers.result import EigenResult, relative
+from gradgrad.errors import UsageError
+
+COLD = 3  # products beyond k that a random start takes at least: a guess; a Hessian of a network takes twice as many anyway
+
+
+def lanczos(
+    operator: LinearOperator,
+    k: int = 1,
+    which: Literal["LA", "SA", "LM", "BE"] = "LA",
+    tol: float = 1e-3,
+    max_matvecs: int = 300,
+    start: Tensor | None = None,
+    block_size: int = 1,
+    basis_size: int | None = None,
+    seed: int = 0,
+) -> EigenResult:
+    r"""Find a few eigenpairs of a symmetric operator from its products.
+
+    Lanczos with full orthogonalization, block and band forms [Golub & Underwood 1977; Ruhe 1979] and thick restarts
+    [Wu & Simon 2000]. All start vectors are multiplied first; from then on the space grows by what the residuals of the wanted
+    pairs that are not yet converged are most along. Convergence is tested after every step, by residuals alone.
+
+    Args:
+        operator: P rows.
+        k: number of pairs.
+        which: the largest (``LA``), the smallest (``SA``), the largest in magnitude (``LM``), or both ends (``BE``): ceil(k / 2)
+            from the top and floor(k / 2) from the bottom.
+        tol: relative residual, see :class:`EigenResult`.
+        max_matvecs: most products.
+        start: shape ``(P,)``, or ``(P, K)``: K vectors, such as the eigenvectors of a similar operator; random ones by default.
+        block_size: products that are made together in one pass over the data.
+        basis_size: most vectors in memory; the larger of 20 and 2 k + 8 by default.
+        seed: for random vectors.
+
+    Returns:
+        The pairs.
+
+    Raises:
+        UsageError: an argument that cannot be, or a product that is not finite.
+    """
+    counted = Counted(operator, "lanczos")
+    check_pairs(counted, k, which, ("LA", "SA", "LM", "BE"), tol, max_matvecs)
+    rows = start_rows(counted, start)
+    source = generator(seed)
+    least = k if len(rows) else min(counted.size, k + COLD)
+    if len(rows) < block_size:
+        rows = torch.cat([rows, gaussian(block_size - len(rows), counted.like, source)])
+    most = _basis_size(counted, k, len(rows), block_size, basis_size)
+    space = KrylovSpace(counted, rows, most, source)
+    if not space.outside:
+        raise UsageError("lanczos got a start of zeros; expected a vector.\nwrite:    start=None, for a random one")
+    search = _Search(space, k, which, tol, counted.like.dtype)
+    while True:
+        step = min(block_size if space.known else space.outside, max_matvecs - counted.matvecs)
+        space.expand(search.directions(step))
+        search.solve()
+        enough = search.done and counted.matvecs >= least
+        if enough or counted.matvecs >= max_matvecs or space.known == counted.size:
+            return search.result(counted)
+        if space.known + space.outside + block_size > most:
+            search.restart(most - space.outside - block_size)
+
+
+def _basis_size(counted: Counted, k: int, starts: int, block_size: int, basis_size: int | None) -> int:
+    if block_size < 1:
+        raise UsageError(f"lanczos got block_size={block_size}; expected 1 or more.")
+    least = k + max(starts, block_size) + block_size
+    if basis_size is None:
+        basis_size = max(20, 2 * k + 8, least + k)
+    if basis_size < min(least, counted.size):
+        raise UsageError(
+            f"lanczos got basis_size={basis_size}; expected {least} at least: k={k}, {starts} start vectors, and one block of "
+            f"{block_size}."
+        )
+    return basis_size
+
+
+class _Search:
+    """Which Ritz pairs are wanted, and how good they are."""
+
+    def __init__(self, space: KrylovSpace, k: int, which: str, tol: float, dtype: torch.dtype) -> None:
+        self.space, self.k, self.which, self.tol, self.dtype = space, k, which, tol, dtype
+        self.values = torch.zeros(0, dtype=torch.float64)
+
+    def solve(self) -> None:
+        """Find the Ritz pairs of the space, the wanted ones first."""
+        values, y = self.space.ritz()
+        order = ranking(values, self.which)
+        self.values, self.y = values[order], y[:, order]
+        self.norms = self.space.residuals(self.values, self.y)
+        self.residuals = relative(self.norms, self.values, float(values.abs().max()), self.dtype)
+
+    @property
+    def done(self) -> bool:
+        """Whether all wanted pairs are there and converged."""
+        return len(self.values) >= self.k and bool((self.residuals[: self.k] <= self.tol).all())
+
+    def directions(self, count: int) -> Tensor:
+        """Say what to multiply next."""
+        if not len(self.values):
+            return torch.eye(self.space.outside, dtype=torch.float64)[:, :count]
+        wanted = self.residuals[: self.k]
+        open_ = wanted > self.tol if bool((wanted > self.tol).any()) else wanted >= 0
+        weights = torch.where(open_, wanted / self.norms[: self.k].clamp_min(1e-300), 0.0)
+        return self.space.next(self.y[:, : self.k], weights, count)
+
+    def restart(self, room: int) -> None:
+        """Keep the wanted half of the space, in ``room`` vectors at most."""
+        keep = min(room, self.k + (len(self.values) - self.k) // 2)
+        self.space.restart(self.y[:, :keep])
+
+    def result(self, counted: Counted) -> EigenResult:
+        """Give the wanted pairs as they are."""
+        order = self.values[: self.k].argsort(descending=True)
+        values, residuals = self.values[order], self.residuals[order]
+        vectors = self.space.vectors(self.y[:, order]).T
+        return EigenResult(values, vectors, residuals, residuals <= self.tol, counted.matvecs, counted.seconds)
+
+
+def ranking(values: Tensor, which: str) -> Tensor:
+    """Say in which order ascending values are wanted.
+
+    Args:
+        values: ascending.
+        which: LA, SA, LM, or BE, which takes from the top and the bottom in turns.
+
+    Returns:
+        Indices, the most wanted first.
+    """
+    count = len(values)
+    if which == "LM":
+        return values.abs().argsort(descending=True, stable=True)
+    if which == "LA":
+        return torch.arange(count - 1, -1, -1)
+    if which == "SA":
+        return torch.arange(count)
+    turns = torch.arange(count)
+    return torch.where(turns % 2 == 0, count - 1 - turns // 2, turns // 2)
