@@ -360,7 +360,7 @@ def test_samples_are_counted_where_they_are():
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"batches": []}, r"^HessianOperator got no batches; expected one at least\.$"),
+        ({"batches": []}, r"^HessianOperator got no samples; expected one at least\.$"),
         ({"params": {}}, r"^HessianOperator got no tensors"),
         ({"params": {"w": torch.ones(2)}}, r"^HessianOperator got no parameter that requires a gradient\."),
         (

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gradgrad.derivatives import DenseOperator
+from gradgrad.derivatives import DenseOperator, ScaledOperator
 from gradgrad.errors import UsageError
 
 MATRIX = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
@@ -33,3 +33,30 @@ def test_a_matrix_as_an_operator():
 def test_bad_input_gets_a_sentence(call, sentence):
     with pytest.raises(UsageError, match=sentence):
         call(DenseOperator(MATRIX))
+
+
+def test_a_matrix_between_diagonal_ones():
+    scale = torch.tensor([2.0, 0.5])
+    operator = ScaledOperator(DenseOperator(MATRIX), scale)
+    assert torch.equal(operator @ torch.eye(2), torch.diag(scale) @ MATRIX @ torch.diag(scale))
+    assert (operator @ torch.tensor([1.0, 2.0])).tolist() == [10, 2.5]
+    with operator.held():
+        assert (operator @ torch.tensor([1.0, 2.0])).tolist() == [10, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [
+        (torch.ones(3), r"^ScaledOperator got a scale of shape \(3,\) and torch\.float32; expected \(2,\) and torch\.float32\.$"),
+        (torch.ones(2).double(), r"got a scale of shape \(2,\) and torch\.float64"),
+        (
+            torch.tensor([1.0, 0.0]),
+            r"^ScaledOperator got a scale with entries that are not positive and finite\.\nwrite:    prec",
+        ),
+        (torch.tensor([1.0, torch.nan]), r"not positive and finite"),
+        (torch.tensor([1.0, torch.inf]), r"not positive and finite"),
+    ],
+)
+def test_a_bad_scale_gets_a_sentence(scale, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        ScaledOperator(DenseOperator(MATRIX), scale)

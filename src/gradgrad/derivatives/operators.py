@@ -1,6 +1,7 @@
 """Symmetric linear maps that are known by their products only."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -26,6 +27,14 @@ class LinearOperator(ABC):
     @abstractmethod
     def _matmat(self, vectors: Tensor) -> Tensor:
         """Multiply; ``vectors`` has been checked and has shape ``(P, K)``."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Promise that what the matrix depends on stays as it is inside, which makes products cheaper for some operators.
+
+        Returns:
+            To be entered around several products, with arithmetic on vectors between them.
+        """
+        return nullcontext()
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Multiply one vector.
@@ -90,3 +99,41 @@ class DenseOperator(LinearOperator):
 
     def _matmat(self, vectors: Tensor) -> Tensor:
         return self.matrix @ vectors
+
+
+class ScaledOperator(LinearOperator):
+    r"""A matrix between two diagonal ones, :math:`D A D`; with :math:`D = P^{-1/2}` it has the eigenvalues of :math:`P^{-1} A`.
+
+    Args:
+        operator: A.
+        scale: the diagonal of D, positive, shape ``(P,)``, in A's dtype and on its device.
+
+    Raises:
+        UsageError: a scale that does not match, or with an entry that is not positive.
+    """
+
+    def __init__(self, operator: LinearOperator, scale: Tensor) -> None:
+        if scale.shape != (operator.size,) or scale.dtype != operator.dtype:
+            raise UsageError(
+                f"ScaledOperator got a scale of shape {tuple(scale.shape)} and {scale.dtype}; "
+                f"expected ({operator.size},) and {operator.dtype}."
+            )
+        if not ((scale > 0) & scale.isfinite()).all():
+            raise UsageError(
+                "ScaledOperator got a scale with entries that are not positive and finite.\n"
+                "write:    preconditioner.rsqrt(), for example, of a preconditioner that is positive"
+            )
+        self.operator, self.scale = operator, scale.detach()
+        self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
+
+    def held(self) -> AbstractContextManager[None]:
+        """Hold A.
+
+        Returns:
+            What A gives.
+        """
+        return self.operator.held()
+
+    def _matmat(self, vectors: Tensor) -> Tensor:
+        scale = self.scale.unsqueeze(1)
+        return scale * self.operator._matmat(scale * vectors)

@@ -206,6 +206,7 @@ def vector_gradient(
     vector: Sequence[Tensor],
     create_graph: bool,
     retain_graph: bool | None = None,
+    batched: bool = False,
 ) -> list[Tensor]:
     """Differentiate an inner product of outputs, with zeros for what they do not depend on.
 
@@ -215,9 +216,10 @@ def vector_gradient(
         vector: one tensor for each of ``outputs``, with its shape.
         create_graph: whether the result can be differentiated.
         retain_graph: whether the graph of ``outputs`` stays alive; as ``create_graph`` unless told.
+        batched: whether ``vector`` has several of each, stacked along a first axis; without ``create_graph`` only.
 
     Returns:
-        One tensor for each of ``at``.
+        One tensor for each of ``at``; if batched, stacked likewise, but single zeros for what ``outputs`` do not depend on.
     """
     varying = [(output, v) for output, v in zip(outputs, vector, strict=True) if output.requires_grad]
     if not varying or not at:
@@ -226,7 +228,13 @@ def vector_gradient(
     kept, cotangents = zip(*varying, strict=True)
     # `materialize_grads` gives zeros for unused variables; autograd itself refuses outputs without a graph.
     gradients = torch.autograd.grad(
-        kept, at, cotangents, create_graph=create_graph, retain_graph=retain_graph, materialize_grads=True
+        kept,
+        at,
+        cotangents,
+        create_graph=create_graph,
+        retain_graph=retain_graph,
+        is_grads_batched=batched,
+        materialize_grads=True,
     )
     if not create_graph:
         return list(gradients)
