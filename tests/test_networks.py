@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gradgrad.errors import UsageError
-from gradgrad.networks import ACTIVATIONS, MLP, ContextMLP, Conv4
+from gradgrad.networks import ACTIVATIONS, MLP, ContextMLP, Conv4, DeepLinear
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -122,3 +122,34 @@ def test_channels_that_conv4_cannot_have(channels, norm):
         UsageError, match=rf"^Conv4 got channels {channels}; expected at least 1, and a multiple of 8 for norm: group\.$"
     ):
         Conv4(1, 5, channels, norm)
+
+
+def test_xavier_with_a_gain_in_the_hidden_layers():
+    torch.manual_seed(0)
+    net = MLP(200, 100, [300], gain=1.9, output_bias=False)
+    first, last = net.layers[0], net.layers[2]
+    assert last.bias is None
+    assert first.bias.count_nonzero() == 0
+    # Six standard errors of a standard deviation, of 60,000 and of 30,000 normal draws.
+    assert first.weight.std().item() == pytest.approx(1.9 * (2 / 500) ** 0.5, rel=6 / 120_000**0.5)
+    assert last.weight.std().item() == pytest.approx((2 / 400) ** 0.5, rel=6 / 60_000**0.5)
+    assert sum(p.numel() for p in MLP(1, 1, [100], gain=1.9, output_bias=False).parameters()) == 300
+
+
+def test_two_initializations():
+    with pytest.raises(UsageError, match=r"^MLP got init_std 0\.1 and gain 1\.9, two ways to begin; write one of them\.$"):
+        MLP(1, 1, init_std=0.1, gain=1.9)
+
+
+def test_a_deep_linear_network_is_the_product_of_its_layers():
+    net = DeepLinear(width=3, depth=4).double()
+    assert [p.shape for p in net.parameters()] == [(3, 3)] * 4
+    x = torch.randn(2, 3, dtype=torch.float64)
+    product = torch.linalg.multi_dot([layer.weight for layer in reversed(net)])
+    torch.testing.assert_close(net(x), x @ product.T, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(0, 20), (50, 0)])
+def test_a_deep_linear_network_of_nothing(sizes):
+    with pytest.raises(UsageError, match=f"^DeepLinear got width {sizes[0]} and depth {sizes[1]}; both must be at least 1\\.$"):
+        DeepLinear(*sizes)

@@ -24,9 +24,12 @@ class MLP(nn.Module):
         activation: ``tanh`` is smooth and bounded. ``relu`` has a second derivative of zero almost everywhere.
         init_std: draw weights from a normal distribution of this deviation, truncated at two of them, and begin with biases of
             zero; null is PyTorch's own initialization. 0.01 is that of the sinusoid network of Finn et al. (2017).
+        gain: draw weights by Xavier's normal rule instead, with this gain in the hidden layers and 1 in the last, and begin with
+            biases of zero. 1.9 is that of the Chebyshev regression of Cohen et al. (2021, ICLR).
+        output_bias: whether the last layer has a bias; that regression's has none.
 
     Raises:
-        UsageError: a width below 1.
+        UsageError: a width below 1, or two initializations.
     """
 
     def __init__(
@@ -36,20 +39,28 @@ class MLP(nn.Module):
         hidden: Sequence[int] = (50,),
         activation: Literal["tanh", "silu", "gelu", "softplus", "relu"] = "tanh",
         init_std: float | None = None,
+        gain: float | None = None,
+        output_bias: bool = True,
     ) -> None:
         super().__init__()
         widths = [in_features, *hidden, out_features]
         if init_std is not None and not init_std > 0:
             raise UsageError(f"MLP got init_std {init_std}; expected a positive number, or null for PyTorch's initialization.")
+        if init_std is not None and gain is not None:
+            raise UsageError(f"MLP got init_std {init_std} and gain {gain}, two ways to begin; write one of them.")
         if min(widths) < 1:
             raise UsageError(f"MLP got widths {widths}; every width must be at least 1, for example hidden: [50].")
         layers: list[nn.Module] = []
         for wide, narrow in pairwise(widths[:-1]):
             layers += [nn.Linear(wide, narrow), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
-        for layer in self.layers:
-            if init_std is not None and isinstance(layer, nn.Linear):
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for layer in linear if init_std is not None or gain is not None else []:
+            if init_std is not None:
                 nn.init.trunc_normal_(layer.weight, std=init_std, a=-2 * init_std, b=2 * init_std)
+            else:
+                nn.init.xavier_normal_(layer.weight, 1.0 if layer is linear[-1] else float(gain or 0))
+            if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,6 +117,30 @@ class ContextMLP(MLP):
             Shape ``(B, T)``.
         """
         return super().forward(torch.cat([x, self.context.expand(*x.shape[:-1], -1)], -1))
+
+
+class DeepLinear(nn.Sequential):
+    """A product of square matrices, drawn one after the other by Xavier's normal rule: linear, but not in its parameters.
+
+    Shapes: ``(B, width)`` to ``(B, width)``.
+
+    Args:
+        width: of every layer; 50 is that of Cohen et al. (2021, ICLR).
+        depth: number of layers; 20 likewise.
+
+    Raises:
+        UsageError: a size below 1.
+    """
+
+    def __init__(self, width: int = 50, depth: int = 20) -> None:
+        if min(width, depth) < 1:
+            raise UsageError(f"DeepLinear got width {width} and depth {depth}; both must be at least 1.")
+        layers = []
+        for _ in range(depth):
+            layer = nn.Linear(width, width, bias=False)
+            nn.init.xavier_normal_(layer.weight)
+            layers.append(layer)
+        super().__init__(*layers)
 
 
 class Conv4(nn.Module):

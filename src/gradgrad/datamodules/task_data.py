@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from gradgrad.batches import DataPart, TaskBatch, TaskShape
 from gradgrad.datamodules.blocks import Blocks
+from gradgrad.datamodules.checked_sizes import CheckedSizes
 from gradgrad.datamodules.own_task import read_task
 from gradgrad.errors import UsageError
 
@@ -19,7 +20,7 @@ Split = Literal["train", "val", "test"]
 PARTS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
-class TaskData(LightningDataModule, ABC):
+class TaskData(CheckedSizes, LightningDataModule, ABC):
     """An endless stream of training tasks, and fixed tasks to validate and to test on.
 
     Task i of a split is a function of (``seed``, split, i) alone: independent of workers, ranks, batch size and resume.
@@ -90,21 +91,6 @@ class TaskData(LightningDataModule, ABC):
         Returns:
             Bytes to be hashed one after the other.
         """
-
-    def check_sizes(self, *names: str, least: int = 1) -> None:
-        """Refuse sizes that are too small.
-
-        Args:
-            names: of attributes.
-            least: the smallest that can be used.
-
-        Raises:
-            UsageError: one is smaller.
-        """
-        for name in names:
-            if getattr(self, name) < least:
-                got = f"{type(self).__name__} got {name} {getattr(self, name)}"
-                raise UsageError(f"{got}.\nwrite: data.init_args.{name}, at least {least}")
 
     def provenance(self) -> list[DataPart]:
         """Tell which tasks each part has.
@@ -186,17 +172,48 @@ class TaskData(LightningDataModule, ABC):
         """
         return range(1)
 
-    def transfer_batch_to_device(self, batch: int, device: torch.device, dataloader_idx: int) -> TaskBatch | list[TaskBatch]:
+    def probe_batches(self, which: int | str | None, rank: int, ranks: int) -> list[TaskBatch]:
+        """Give tasks to measure curvature on.
+
+        Args:
+            which: a number of training tasks, or ``val``, the validation tasks; None means the first meta-batch.
+            rank: of this process.
+            ranks: how many there are.
+
+        Returns:
+            This rank's share.
+
+        Raises:
+            UsageError: ``train``, which has no end.
+        """
+        if which == "train":
+            raise UsageError(
+                f"the training tasks of {self.name} have no end, so they cannot all be a probe.\n"
+                f"write:    a number of tasks (null is the first {self.meta_batch_size}), or val"
+            )
+        split: Split = "val" if which == "val" else "train"
+        count = self.eval_tasks if which == "val" else self.meta_batch_size if which is None else int(which)
+        size = self.eval_batch_size if which == "val" else count
+        starts = range(0, count, size)
+        batches = [self.tasks(split, first, min(size, count - first)) for first in starts]
+        shares = [TaskBatch(*(part[rank::ranks] for part in batch)) for batch in batches]
+        return [share for share in shares if len(share.support_x)]
+
+    def transfer_batch_to_device(
+        self, batch: int | TaskBatch, device: torch.device, dataloader_idx: int
+    ) -> TaskBatch | list[TaskBatch]:
         """Make the tasks of a block, in the run's precision.
 
         Args:
-            batch: number of the block.
+            batch: number of the block; or tasks that are made already.
             device: where to.
             dataloader_idx: unused, there is one loader.
 
         Returns:
             One batch; in training a list of them, one per meta-iteration, if the module says ``iterations_per_step``.
         """
+        if isinstance(batch, TaskBatch):
+            return TaskBatch(*(part.to(device) for part in batch))
         trainer = self._run
         with trainer.precision_plugin.tensor_init_context():
             if trainer.training:
