@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/gradient_norm_regressor.yaml
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -22,8 +23,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 fit: setup  ## train on real data, test the best checkpoint, record the run (CONFIG=configs/....yaml)
 	$(BIN)/gradgrad fit -c $(CONFIG)
 
-test: setup  ## pass the tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+# One computing thread for each worker; a file's tests stay together, so that it makes what they share once.
+test: setup  ## pass the tests, with coverage (WORKERS=2 processes)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
