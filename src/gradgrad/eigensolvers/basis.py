@@ -45,6 +45,22 @@ class Basis:
             end = min(begin + self._rows, self.count)
             yield slice(begin, end), self._blocks[begin // self._rows][: end - begin]
 
+    def rows(self) -> Tensor:
+        """Give the rows as one tensor, shape ``(count, P)``: a copy where they were allocated apart."""
+        blocks = [block for _, block in self._filled()]
+        return blocks[0] if len(blocks) == 1 else torch.cat([self._like.new_empty(0, self._size), *blocks])
+
+    def coefficients(self, rows: Tensor) -> Tensor:
+        """Multiply by this basis.
+
+        Args:
+            rows: shape ``(K, P)``.
+
+        Returns:
+            The components of rows along this basis, shape ``(count, K)``.
+        """
+        return torch.cat([block @ rows.T for _, block in self._filled()] or [rows.new_zeros(0, len(rows))])
+
     def orthogonalize(self, rows: Tensor) -> Tensor:
         """Take the components along this basis out of rows, in place, and twice, which is enough [Giraud et al. 2005].
 
@@ -56,7 +72,7 @@ class Basis:
         """
         total = rows.new_zeros(self.count, len(rows))
         for _ in range(2):
-            part = torch.cat([block @ rows.T for _, block in self._filled()] or [total])
+            part = self.coefficients(rows)
             for where, block in self._filled():
                 rows.addmm_(part[where].T, block, alpha=-1)
             total += part

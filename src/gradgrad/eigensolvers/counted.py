@@ -9,6 +9,8 @@ from torch import Tensor
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.errors import UsageError
 
+MEMORY = 2**30  # bytes that what is done at once may take: a guess
+
 
 class Counted:
     """A linear operator that is applied to rows, with a count of products and a clock that runs from here on.
@@ -40,6 +42,17 @@ class Counted:
         self._operator = operator
         self._began = time.perf_counter()
 
+    def room(self, vectors: int) -> int:
+        """Say how many things of some vectors each fit into ``MEMORY``, one at least.
+
+        Args:
+            vectors: that each of them takes.
+
+        Returns:
+            Their number.
+        """
+        return max(1, MEMORY // (vectors * self.size * self.like.element_size()))
+
     @property
     def seconds(self) -> float:
         """Wall time since the beginning."""
@@ -55,7 +68,7 @@ class Counted:
             Shape ``(K, P)``, its own memory.
         """
         self.matvecs += len(rows)
-        products = self._operator.matmat(rows.T).T
+        products = self._operator.matmat(rows.T).detach().T
         return (
             products.clone(memory_format=torch.contiguous_format)
             if products.data_ptr() == rows.data_ptr()

@@ -6,14 +6,17 @@ from torch import Tensor
 from gradgrad.eigensolvers.basis import Basis
 from gradgrad.eigensolvers.counted import Counted
 from gradgrad.eigensolvers.probes import gaussian
+from gradgrad.errors import UsageError
+
+ASYMMETRY = 0.1  # of the norm, a guess: products in bfloat16 are symmetric to a per cent, wrong ones not at all
 
 
 class KrylovSpace:
     r"""Orthonormal V, whose products are known, and orthonormal Q beside it, such that :math:`H V = V T + Q S`.
 
     From one start vector this is the Lanczos process, from several band Lanczos [Ruhe 1979]; after :meth:`restart` the relation
-    holds as before (thick restart [Wu & Simon 2000]). All of T and S is kept, no symmetry is assumed, and so the residual of a Ritz
-    pair, :math:`\|H V y - \theta V y\| = \|(T y - \theta y; S y)\|`, is a true one even for inexact products.
+    holds as before (thick restart [Wu & Simon 2000]). All of T and S is kept, no symmetry is assumed, and so the residual of a
+    Ritz pair, :math:`\|H V y - \theta V y\| = \|(T y - \theta y; S y)\|`, is a true one even for inexact products.
 
     Args:
         counted: the operator H.
@@ -60,7 +63,7 @@ class KrylovSpace:
             directions: orthonormal columns, which vectors of Q are meant, shape ``(outside, K)``, float64 on the CPU.
 
         Raises:
-            UsageError: a product that is not finite.
+            UsageError: a product that is not finite, or an operator that is not symmetric.
         """
         chosen, others = directions, _complement(directions)
         u = chosen.T.to(self._q) @ self._q
@@ -76,8 +79,18 @@ class KrylovSpace:
         for row in w:
             column = self._leave(row[None], self._norm)
             self._s = torch.cat([self._s, column], dim=1)
+        self._check_symmetry()
         if not len(self._q) and self.known < self._counted.size:
             self._restart_at_random()
+
+    def _check_symmetry(self) -> None:
+        defect = float((self._t - self._t.T).abs().max())
+        if defect > ASYMMETRY * self._norm:
+            raise UsageError(
+                f"{self._counted.who} got an operator that is not symmetric: u'Hv and v'Hu differ by {defect / self._norm:.0%} "
+                "of its norm.\n"
+                "expected: the Hessian of one function, whose data and random numbers do not change from product to product"
+            )
 
     def _restart_at_random(self) -> None:
         row = gaussian(1, self._counted.like, self._source)
@@ -103,22 +116,19 @@ class KrylovSpace:
         Returns:
             Shape ``(k,)``.
         """
-        return torch.cat([self._t @ y - y * values, self._s @ y]).norm(dim=0)
+        norms: Tensor = torch.linalg.vector_norm(torch.cat([self._t @ y - y * values, self._s @ y]), dim=0)
+        return norms
 
-    def next(self, y: Tensor, weights: Tensor, count: int) -> Tensor:
-        """Choose what of Q to multiply: the directions that residuals are most along.
+    def outer(self, y: Tensor) -> Tensor:
+        """Give the part of residuals that is along Q.
 
         Args:
-            y: coordinates in V of the Ritz vectors whose residuals are to become small, columns.
-            weights: what each residual counts, shape ``(k,)``.
-            count: how many directions.
+            y: coordinates of Ritz vectors in V, columns.
 
         Returns:
-            Orthonormal columns, shape ``(outside, count)`` or fewer.
+            Coordinates in Q, shape ``(outside, k)``.
         """
-        if not self.known or count >= self.outside:
-            return torch.eye(self.outside, dtype=torch.float64)[:, :count]
-        return torch.linalg.svd(self._s @ y * weights).U[:, :count]
+        return self._s @ y
 
     def vectors(self, y: Tensor) -> Tensor:
         """Give Ritz vectors.
@@ -142,7 +152,8 @@ class KrylovSpace:
 
 
 def _complement(directions: Tensor) -> Tensor:
-    return torch.linalg.qr(directions, mode="complete").Q[:, directions.shape[1] :]
+    q: Tensor = torch.linalg.qr(directions, mode="complete").Q
+    return q[:, directions.shape[1] :]
 
 
 def _orthogonalize(row: Tensor, q: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ from torch import Tensor
 class EigenResult:
     r"""Some eigenpairs of a symmetric operator H of P rows.
 
-    A small residual proves that there is an eigenvalue within :math:`\|H v - \lambda v\|` of :math:`\lambda` [Parlett 1998, theorem
-    4.5.1], not that it is the one that was asked for.
+    A small residual proves that an eigenvalue lies within :math:`\|H v - \lambda v\|` of :math:`\lambda`
+    [Parlett 1998, theorem 4.5.1], not that it is the one that was asked for.
 
     Attributes:
         eigenvalues: shape ``(k,)``, descending, float64 on the CPU.
         eigenvectors: orthonormal columns, shape ``(P, k)``, in the operator's dtype and on its device.
-        residuals: :math:`\|H v - \lambda v\| / \max(|\lambda|, \sqrt{\epsilon} \|H\|)`, shape ``(k,)``, float64 on the CPU. The norm
-            of H is the largest magnitude among the Ritz values seen, epsilon that of the operator's dtype. 0 where H is 0.
+        residuals: :math:`\|H v - \lambda v\| / \max(|\lambda|, \sqrt{\epsilon} \|H\|)`, shape ``(k,)``, float64 on the CPU.
+            The norm of H is the largest magnitude that the solver has seen, epsilon that of the operator's dtype. 0 where H is 0.
         converged: whether a residual is at most the tolerance, shape ``(k,)``, bool on the CPU; nothing else decides.
         matvecs: products of the operator with one vector; a block of K counts as K.
         seconds: wall time.
