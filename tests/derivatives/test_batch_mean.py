@@ -1,12 +1,16 @@
 """Means over batches and processes: exact weights, graphs that are held or freed, gradients, failures elsewhere."""
 
+import threading
 import weakref
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import cases
 from gradgrad.derivatives import GGNOperator, HessianOperator
+from gradgrad.errors import UsageError
+from processes import two_ranks
 
 EPS = torch.finfo(torch.float64).eps
 ROWS = 33
@@ -132,3 +136,92 @@ def test_a_batch_frees_its_graph_before_the_next_is_built(held):
     assert alive[-1]()
     del lone  # no cycle keeps the graph of an operator that is gone
     assert not any(reference() for reference in alive)
+
+
+def ranks_of(shards, call, build, failing=()):
+    """Give what each of several fake processes gets from one call; they are threads, and the sum waits for all."""
+    barrier, given, found = threading.Barrier(len(shards), timeout=60), {}, {}
+
+    def reducer(rank):
+        def reduce(flat):
+            given[rank] = flat.clone()
+            barrier.wait()
+            total = sum(given[k] for k in range(len(shards)))  # in one order: the same bits everywhere
+            barrier.wait()
+            return total
+
+        return reduce
+
+    operators = [build(rank, shard, reducer(rank)) for rank, shard in enumerate(shards)]
+
+    def run(rank):
+        try:
+            found[rank] = call(operators[rank])
+        except Exception as error:
+            found[rank] = error
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(shards))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[rank] for rank in range(len(shards))]
+
+
+@pytest.mark.parametrize("make", [hessian, ggn])
+@pytest.mark.parametrize("sizes", [[33], [20, 13], [33, 0], [1, 20, 12]])
+@pytest.mark.parametrize("rows", [33, 8])
+def test_any_number_of_processes_gives_the_matrix_of_the_whole(make, sizes, rows):
+    def build(rank, shard, reduce):
+        x, y = shard
+        return make(cases.network(), cut(rows, x, y) if len(x) else [], reduce=reduce)
+
+    def call(operator):
+        matrix_of(operator)
+        return operator.loss_and_gradient(), matrix_of(operator)  # from a graph that is kept, where there is one
+
+    net = cases.network()
+    whole, (loss, gradient) = matrix_of(make(net, [(X, Y)])), autograd(net)
+    for found in ranks_of(cut(sizes), call, build):
+        close(found[0][0], loss)
+        close(found[0][1], gradient)
+        close(found[1], whole)
+
+
+def test_a_failure_in_one_process_is_raised_in_all():
+    def build(rank, shard, reduce):
+        if rank == 1:
+            shard = (shard[0] * torch.nan, shard[1])
+        return hessian(cases.network(), [shard], reduce=reduce)
+
+    found = ranks_of(cut([11, 11, 11]), lambda operator: operator.gradient(), build)
+    assert "HessianOperator got a loss of nan" in str(found[1])
+    for error in (found[0], found[2]):
+        assert isinstance(error, UsageError)
+        assert str(error) == "HessianOperator stopped, because it failed in another process, whose message says why."
+
+
+def test_no_samples_in_any_process_gets_a_sentence():
+    found = ranks_of([None, None], matrix_of, lambda rank, shard, reduce: hessian(cases.network(), [], reduce=reduce))
+    assert [str(error) for error in found] == ["HessianOperator got no samples; expected one at least."] * 2
+
+
+def product_of_a_rank(rank, port, results):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+
+    def reduce(flat):
+        dist.all_reduce(flat)
+        return flat
+
+    operator = hessian(cases.network(), cut([32, 1])[rank : rank + 1], reduce=reduce)
+    with operator.held():
+        results.put([(operator @ torch.ones(operator.size, dtype=operator.dtype)).tolist() for _ in range(2)])
+    dist.destroy_process_group()
+
+
+def test_two_real_processes():
+    first, second = two_ranks(product_of_a_rank, told=2, seconds=120)
+    assert first == second
+    whole = hessian(cases.network(), [(X, Y)])
+    for product in first:
+        close(torch.tensor(product, dtype=torch.float64), whole @ torch.ones(whole.size, dtype=torch.float64))

@@ -1,7 +1,7 @@
 """Means over the samples of all batches and processes, with the graph of a lone batch kept from one to the next."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -155,17 +155,13 @@ class BatchMean(Generic[Batch]):
 
     def _sum(self, total: Tensor, build: Callable[[Batch], Graph], visit: Visit) -> float:
         """Visit all batches; the sum of their weights."""
-        with ExitStack() as stack:
-            if self._held:
-                stack.enter_context(torch.enable_grad())
-            else:
-                stack.enter_context(double_backward(self._who))
+        with torch.enable_grad() if self._held else double_backward(self._who):
             if (kept := self._still()) is not None:
                 weight = 1.0 if self._reduce is None else kept.samples
                 visit(total, kept, weight, True)
                 return weight
-            stack.enter_context(self._random.replayed())
-            return self._sum_anew(total, build, visit)
+            with self._random.replayed():
+                return self._sum_anew(total, build, visit)
 
     def _sum_anew(self, total: Tensor, build: Callable[[Batch], Graph], visit: Visit) -> float:
         samples, unit, built, part = 0.0, 1.0, 0, None

@@ -77,10 +77,11 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
             raise UsageError(f"{self._who} got one batch; expected several.\nwrite:    [batch]")
         again = list(batches) if isinstance(batches, Iterator) else batches
         self._batches = BatchMean(self._who, self._params, again, count, reduce)
-        self._shapes = [p.shape for p in self._params]
-        self.size = sum(p.numel() for p in self._params)
+        self._shapes, self._sizes = [p.shape for p in self._params], [p.numel() for p in self._params]
+        self.size = sum(self._sizes)
         self.dtype = torch.stack([torch.zeros((), dtype=p.dtype) for p in self._params] + [torch.zeros(())]).dtype
         self.device = self._params[0].device
+        self._alike = all(p.dtype == self.dtype and p.device == self.device for p in self._params)
         self._together = True
 
     @abstractmethod
@@ -109,45 +110,45 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
         Returns:
             A scalar, and a tensor of shape ``(P,)``.
         """
-        shapes = [torch.Size(()), *self._shapes]
+        sizes = [1, *self._sizes]
 
         def visit(total: Tensor, part: Part, weight: float, first: bool) -> None:
-            _add(total, [part.graph.loss, *part.graph.gradient()], shapes, weight, first)
+            _add(total, [part.graph.loss, *part.graph.gradient()], sizes, weight, first)
 
         numbers = self._batches.mean((1 + self.size,), self.dtype, self._graph, visit)
         return numbers[0], numbers[1:]
 
     def _matmat(self, vectors: Tensor) -> Tensor:
-        with torch.inference_mode(False):
-            rows = ordinary(vectors.detach()).T
-
         def visit(total: Tensor, part: Part, weight: float, first: bool) -> None:
+            rows = ordinary(vectors.detach()).T
             if part.small and len(rows) >= 4 and self._together:
                 try:
                     products = part.graph.product(self._split(rows), True)
                 except RuntimeError:  # an operation that cannot be batched, or memory
                     self._together = False
                 else:
-                    return _add(total, products, self._shapes, weight, first)
+                    return _add(total, products, self._sizes, weight, first)
             for row, into in zip(rows, total, strict=True):
-                _add(into, part.graph.product(self._split(row.contiguous()), False), self._shapes, weight, first)
+                _add(into, part.graph.product(self._split(row.contiguous()), False), self._sizes, weight, first)
             return None
 
-        return self._batches.mean((len(rows), self.size), self.dtype, self._graph, visit).T  # each vector's numbers side by side
+        return self._batches.mean(
+            (vectors.shape[1], self.size), self.dtype, self._graph, visit
+        ).T  # each vector's numbers side by side
 
     def _split(self, vectors: Tensor) -> list[Tensor]:
-        pieces = torch.split(vectors, [shape.numel() for shape in self._shapes], -1)
-        return [piece.reshape(*vectors.shape[:-1], *p.shape).to(p) for piece, p in zip(pieces, self._params, strict=True)]
+        pieces = torch.split(vectors, self._sizes, -1)
+        shaped = [piece.reshape((*vectors.shape[:-1], *shape)) for piece, shape in zip(pieces, self._shapes, strict=True)]
+        return shaped if self._alike else [piece.to(p) for piece, p in zip(shaped, self._params, strict=True)]
 
 
-def _add(total: Tensor, pieces: Sequence[Tensor], shapes: Sequence[torch.Size], weight: float, first: bool) -> None:
+def _add(total: Tensor, pieces: Sequence[Tensor], sizes: list[int], weight: float, first: bool) -> None:
     """Add tensors, side by side, straight into the sum; the first time, write them there."""
-    parts = torch.split(total, [shape.numel() for shape in shapes], -1)
-    for part, piece, shape in zip(parts, pieces, shapes, strict=True):
-        into = part.view((*total.shape[:-1], *shape))
-        if not first:
-            into.add_(piece.to(into), alpha=weight)
-            continue
-        into.copy_(piece)
+    flat = [piece.reshape((*total.shape[:-1], size)) for piece, size in zip(pieces, sizes, strict=True)]
+    if first:
+        torch.cat([piece.to(total.device) for piece in flat], -1, out=total)
         if weight != 1:
-            into.mul_(weight)
+            total.mul_(weight)
+        return
+    for part, piece in zip(torch.split(total, sizes, -1), flat, strict=True):
+        part.add_(piece.to(total.device), alpha=weight)

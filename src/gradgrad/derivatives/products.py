@@ -219,7 +219,7 @@ def vector_gradient(
         batched: whether ``vector`` has several of each, stacked along a first axis; without ``create_graph`` only.
 
     Returns:
-        One tensor for each of ``at``; if batched, stacked likewise, but single zeros for what ``outputs`` do not depend on.
+        One tensor for each of ``at``, stacked likewise.
     """
     varying = [(output, v) for output, v in zip(outputs, vector, strict=True) if output.requires_grad]
     if not varying or not at:
@@ -236,6 +236,8 @@ def vector_gradient(
         is_grads_batched=batched,
         materialize_grads=True,
     )
+    if batched:  # zeros come single
+        return [g.expand(len(vector[0]), *tensor.shape) for g, tensor in zip(gradients, at, strict=True)]
     if not create_graph:
         return list(gradients)
     # Zeros of unused variables come as leaves, and derivatives of what is linear without a graph.
