@@ -14,6 +14,7 @@ VERBS = {
     "validate": "evaluate on the validation part",
     "test": "evaluate on the test part",
     "predict": "predict the test part",
+    "spectrum": "measure the curvature of the training loss at a checkpoint",
     "ui": "open the MLflow UI on this project's runs",
 }
 HELP = f"""usage: gradgrad VERB [options]
@@ -26,6 +27,7 @@ verbs (each has its own --help):
 for example:
   gradgrad fit -c configs/gradient_norm_regressor.yaml
   gradgrad test -c configs/gradient_norm_regressor.yaml --ckpt_path best
+  gradgrad spectrum -c configs/gradient_norm_regressor.yaml --ckpt_path best
 
 Runs are kept in mlruns/ under the current folder, unless MLFLOW_TRACKING_URI says otherwise."""
 

@@ -1,4 +1,4 @@
-"""LightningCLI's verbs (fit, validate, test, predict), each as one tracked run."""
+"""LightningCLI's verbs (fit, validate, test, predict) and one of our own, each as one tracked run."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,6 +28,7 @@ from gradgrad.arguments import (
 from gradgrad.checkpoints import model_config, read_checkpoint
 from gradgrad.errors import UsageError
 from gradgrad.parser import Parser
+from gradgrad.spectrum import SpectrumTrainer
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
 from gradgrad.tracking.secrets import redact_arguments
@@ -45,7 +46,7 @@ class TrainingCLI(LightningCLI):
     items by index (``--trainer.callbacks.0.init_args.monitor``), and understands ``--ckpt_path best|last`` in a new process.
 
     Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        verb: ``fit``, ``validate``, ``test``, ``predict`` or ``spectrum``.
         arguments: what follows the verb.
     """
 
@@ -55,6 +56,7 @@ class TrainingCLI(LightningCLI):
         Parser.written = Written.read(arguments)
         self.run_id: str | None = None
         super().__init__(
+            trainer_class=SpectrumTrainer if verb == "spectrum" else Trainer,
             save_config_callback=RunRecorder,
             save_config_kwargs={"command": [verb, *arguments]},
             parser_class=Parser,
@@ -71,7 +73,7 @@ class TrainingCLI(LightningCLI):
         Returns:
             The verb and the arguments that LightningCLI skips.
         """
-        return {self.verb: LightningCLI.subcommands()[self.verb]}
+        return {self.verb: {"model", "datamodule"} if self.verb == "spectrum" else LightningCLI.subcommands()[self.verb]}
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

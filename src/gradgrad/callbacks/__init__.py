@@ -2,6 +2,7 @@
 
 from gradgrad.callbacks.adaptation_curve import AdaptationCurve
 from gradgrad.callbacks.adapted_model import AdaptedModel
+from gradgrad.callbacks.hessian_spectrum import HessianSpectrum
 from gradgrad.callbacks.predictions import Predictions
 
-__all__ = ["AdaptationCurve", "AdaptedModel", "Predictions"]
+__all__ = ["AdaptationCurve", "AdaptedModel", "HessianSpectrum", "Predictions"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
 
-VERBS = ("fit", "validate", "test", "predict")
+VERBS = ("fit", "validate", "test", "predict", "spectrum")
 
 
 class TrackedRun:
@@ -128,7 +128,7 @@ class TrackedRun:
             "ended by": tags.get("exception", tags.get("signal", "")),
         }
         commands = [tags[key] for verb in VERBS if (key := f"command.{verb}") in tags]
-        final = {key: results[key] for key in sorted(results) if key.startswith(("best/", "test/"))}
+        final = {key: results[key] for key in sorted(results) if key.startswith(("best/", "test/", "spectrum/lambda_"))}
         return describe(commands, facts, final)
 
     def log_checkpoint(self, kind: str, path: str) -> None:

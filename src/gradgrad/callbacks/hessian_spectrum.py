@@ -1,0 +1,267 @@
+"""The curvature of the training loss, while it is trained on."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from gradgrad.callbacks.spectrum_history import Density, SpectrumHistory
+from gradgrad.callbacks.spectrum_record import record
+from gradgrad.curvature.measurement import Solver, Which
+from gradgrad.curvature.operator import Kind, trainable
+from gradgrad.curvature.schedule import due
+from gradgrad.curvature.spectrometer import Spectrometer
+from gradgrad.errors import UsageError
+from gradgrad.tracking.recorder import tracked_logger
+
+DENSITY_PROBES = 10  # each of 30 products: 300 in all, a guess
+
+
+class HessianSpectrum(Callback):
+    r"""Measure the outermost eigenvalues of the Hessian of the training loss, to a stated residual.
+
+    **Of which function.** ``loss(batch)`` of the module, else its ``training_step``; on the same samples each time (``probe``);
+    in evaluation mode (``mode: train`` measures with batch statistics and one fixed dropout mask); with respect to the trainable
+    parameters; in full precision. Training with it is training without it, to the last bit.
+
+    **What is logged**, as ``hessian/<name>`` (``ggn/``, ``preconditioned/``), at the number of optimizer steps done:
+    ``lambda_max`` (the sharpness) or ``lambda_min``, ``lambda_<i>`` if k > 1, ``residual`` (the largest relative one,
+    :math:`|Hv - \lambda v| / |\lambda|`), ``converged`` (1 if all are within ``tol``), ``hvps``, ``seconds``; ``loss``,
+    ``gradient_norm`` and ``gradient_overlap`` (share of the squared gradient in the span of the eigenvectors) on the probe;
+    ``share/<layer>`` of the top eigenvector; ``sharpness_times_lr``, and where the optimizer has one the largest curvature that
+    it is stable for as ``threshold``, with ``sharpness_over_threshold``; ``trace`` with ``trace_standard_error``;
+    ``<block>/...``; after a check against lock-in ``surprise``, by how much a cold start beat the warm one. Eigenvalues are in
+    units of the loss per squared parameter. At the end the run gets ``spectrum.csv``, ``densities.npz`` and figures under
+    ``hessian/``.
+
+    Args:
+        k: number of eigenvalues; of each end for ``which: BE``.
+        every_n_steps: optimizer steps between measurements.
+        every_n_epochs: or epochs.
+        schedule: used without these two: 5 measurements to a factor of ten in steps. There is always one before the first
+            step and one after the last.
+        operator: ``hessian``; ``ggn``, the Gauss-Newton matrix; ``preconditioned``, the Hessian as Adam and its like see it.
+        which: ``LA`` the largest, ``SA`` the smallest, ``LM`` the largest in magnitude, ``BE`` both ends.
+        method: ``lanczos`` or ``power_iteration``.
+        tol: relative residual; an eigenvalue's own error is of the order of its square. At 1e-2 no answer of 180 was wrong.
+        max_hvps: products in a measurement, after which it is logged as not converged.
+        warm_start: begin with the last eigenvectors, mixed with 0.3 of something random; every 20th time cold too.
+        probe: a number of training samples; ``batch``, the one at hand; ``train`` or ``val``, all; null is the datamodule's own
+            choice (one meta-batch of tasks) or 256, a guess.
+        blocks: names of parameters, as globs, whose diagonal blocks are measured too.
+        density_every: measurements between spectral densities (10 probes of 30 products each, a guess).
+        trace_probes: products spent on an estimate of the trace.
+        micro_batch_size: samples at a time: bounds memory, and each product then builds its graphs anew.
+        basis_size: most vectors kept; null is Lanczos' own choice, fewer for networks beyond a million parameters.
+        mode: ``eval`` or ``train``.
+        on_error: ``nan`` logs NaN and says why, once; ``raise`` stops the training.
+        seed: of the probe, the starts and the masks.
+        name: prefix of the metrics; null is the operator's.
+
+    Raises:
+        UsageError: a setting out of range, or two schedules.
+    """
+
+    def __init__(
+        self,
+        k: int = 1,
+        every_n_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        schedule: Literal["log"] = "log",
+        operator: Kind = "hessian",
+        which: Which = "LA",
+        method: Literal["lanczos", "power_iteration"] = "lanczos",
+        tol: float = 1e-2,
+        max_hvps: int = 50,
+        warm_start: bool = True,
+        probe: int | Literal["batch", "train", "val"] | None = None,
+        blocks: Sequence[str] = (),
+        density_every: int | None = None,
+        trace_probes: int = 0,
+        micro_batch_size: int | None = None,
+        basis_size: int | None = None,
+        mode: Literal["eval", "train"] = "eval",
+        on_error: Literal["nan", "raise"] = "nan",
+        seed: int = 0,
+        name: str | None = None,
+    ) -> None:
+        counts = {"k": k, "max_hvps": max_hvps, "every_n_steps": every_n_steps, "every_n_epochs": every_n_epochs}
+        counts |= {"density_every": density_every, "micro_batch_size": micro_batch_size, "basis_size": basis_size}
+        counts |= {} if isinstance(probe, str) else {"probe": probe}
+        for setting, value in counts.items():
+            if value is not None and value < 1:
+                raise UsageError(f"HessianSpectrum got {setting} {value}; expected 1 or more.")
+        if every_n_steps and every_n_epochs:
+            raise UsageError(
+                f"HessianSpectrum got every_n_steps {every_n_steps} and every_n_epochs {every_n_epochs}; expected one at most."
+            )
+        if not tol > 0 or trace_probes < 0 or 0 < trace_probes < 4:
+            raise UsageError(
+                f"HessianSpectrum got tol {tol}, trace_probes {trace_probes}; expected tol above 0, and 0, 4 or more probes."
+            )
+        solver = Solver(k, which, method, tol, max_hvps, basis_size, seed)
+        self.spectrometer = Spectrometer(
+            solver,
+            operator,
+            probe,
+            list(blocks),
+            warm_start,
+            DENSITY_PROBES if density_every else 0,
+            density_every or 1,
+            trace_probes=trace_probes,
+            micro_batch_size=micro_batch_size,
+            mode=mode,
+            seed=seed,
+        )
+        self.every_n_steps, self.every_n_epochs, self.on_error = every_n_steps, every_n_epochs, on_error
+        self.name = name or operator
+        self.history = SpectrumHistory()
+        self._previous: int | None = None
+        self._complained = False
+
+    @property
+    def state_key(self) -> str:
+        """What tells several of these apart in a checkpoint."""
+        return f"HessianSpectrum({self.name})"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what can never be measured.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        self.spectrometer.check(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the probe, and measure before the first step.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        before = self.spectrometer.digest
+        self.spectrometer.draw(trainer, pl_module)
+        now = self.spectrometer.digest
+        if before not in (None, now):
+            rank_zero_warn(f"HessianSpectrum: the probe is another than before the checkpoint ({now} after {before})")
+        logger = tracked_logger(trainer.loggers)
+        if logger is not None and trainer.is_global_zero and now:
+            samples = f"{self.spectrometer.samples:g}"
+            logger.run.log_tags({f"{self.name}.probe_samples": samples, f"{self.name}.probe_digest": now})
+        if self._previous is None and not self._by_batch:
+            self._measure(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Measure before the first step, where the first batch is the probe.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+            batch: at hand.
+            batch_idx: unused.
+        """
+        if self._by_batch and self._previous is None:
+            self._measure(trainer, pl_module, batch)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure where a step of the schedule has been reached.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+            outputs: unused.
+            batch: at hand.
+            batch_idx: unused.
+        """
+        if self.every_n_epochs is None and due(trainer.global_step, self._previous, self.every_n_steps):
+            self._measure(trainer, pl_module, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure where an epoch of the schedule is over.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0 and not self._by_batch:
+            self._measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure after the last step, and hand in tables and figures.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        if not self._by_batch and self._previous != trainer.global_step:
+            self._measure(trainer, pl_module)
+        record(trainer, self.history, self.name, self._title(pl_module))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Hand in what there is.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+            exception: unused.
+        """
+        record(trainer, self.history, self.name, self._title(pl_module))
+
+    @property
+    def _by_batch(self) -> bool:
+        return self.spectrometer.probe == "batch"
+
+    def _measure(self, trainer: Trainer, module: LightningModule, batch: Any = None) -> None:
+        step, started = trainer.global_step, time.perf_counter()
+        self._previous = step
+        try:
+            metrics, density = self.spectrometer(trainer, module, batch)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            metrics, density = {"lambda_max": float("nan"), "converged": 0.0}, None
+            self._complain(trainer, error)
+        if not metrics:
+            return
+        metrics["seconds"] = time.perf_counter() - started
+        self.history.add(step, metrics)
+        if density is not None:
+            self.history.densities.append(Density(step, density.grid, density.density, density.nodes, density.weights))
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{self.name}/{key}": value for key, value in metrics.items()}, step=step)
+
+    def _complain(self, trainer: Trainer, error: Exception) -> None:
+        if self._complained:
+            return
+        self._complained = True
+        reason = f"{type(error).__name__}: {error}"
+        rank_zero_warn(f"HessianSpectrum could not measure at step {trainer.global_step}, and logs NaN: {reason}")
+        logger = tracked_logger(trainer.loggers)
+        if logger is not None and trainer.is_global_zero:
+            logger.run.log_tags({f"{self.name}.error": reason})
+
+    def _title(self, module: LightningModule) -> str:
+        size, meter = sum(p.numel() for p in trainable(module).values()), self.spectrometer
+        data = "each batch" if self._by_batch else f"{meter.samples:,g} samples"
+        return f"{type(module).__name__}, {meter.kind}: {size:,} parameters, {data}, residual {meter.solver.tol:g}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep vectors and measurements, so that a resumed run goes on with the same numbers.
+
+        Returns:
+            Plain values and tensors; k numbers for each parameter.
+        """
+        return {"previous": self._previous, "spectrometer": self.spectrometer.state(), "history": self.history.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on.
+
+        Args:
+            state_dict: of :meth:`state_dict`.
+        """
+        self._previous = state_dict["previous"]
+        self.spectrometer.restore(state_dict["spectrometer"])
+        self.history.restore(state_dict["history"])

@@ -1,0 +1,201 @@
+"""What measures: a probe, an eigensolver, and the vectors that it found last time."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from gradgrad.curvature.measurement import LARGE, Solver, Spectrum, measure
+from gradgrad.curvature.operator import Kind, blocks, curvature_operator, reducer, trainable
+from gradgrad.curvature.probe import Probe, Which, digest, draw
+from gradgrad.curvature.progress import Watched
+from gradgrad.curvature.stability import learning_rate, preconditioner, stability_threshold
+from gradgrad.curvature.training_loss import sample_counter, training_loss
+from gradgrad.curvature.undisturbed import undisturbed
+from gradgrad.derivatives.operators import LinearOperator
+from gradgrad.eigensolvers import SpectralDensity, spectral_density, trace
+
+COLD_EVERY = 20  # measurements between two checks against lock-in; a guess: a cold start costs as much as three warm ones
+LAYERS = 64  # whose shares become metrics, the largest ones; a guess at what a page of charts bears
+
+
+class Reading(NamedTuple):
+    """What was measured at one moment.
+
+    Attributes:
+        metrics: by name, without prefix; empty where an adaptive optimizer has made no step yet.
+        density: if it was asked for.
+    """
+
+    metrics: dict[str, float]
+    density: SpectralDensity | None
+
+
+@dataclass
+class Spectrometer:
+    """Measure the training loss of a module, on the same samples each time, without a trace.
+
+    Attributes:
+        solver: of the eigenvalues.
+        kind: of the operator.
+        probe: a number of samples, ``batch``, ``train``, ``val``; None is the datamodule's or our choice.
+        blocks: patterns of parameters whose diagonal blocks are measured too.
+        warm_start: begin with the last vectors.
+        density_probes: of a spectral density; 0 makes none.
+        density_every: measurements between two.
+        density_steps: products for each probe.
+        trace_probes: products spent on an estimate of the trace.
+        micro_batch_size: samples at a time.
+        mode: of the module's layers.
+        seed: of the probe, the starts and the masks.
+        progress: whether a long measurement shows a bar; None is as the trainer does.
+    """
+
+    solver: Solver
+    kind: Kind = "hessian"
+    probe: Which | Literal["batch"] | None = None
+    blocks: Sequence[str] = ()
+    warm_start: bool = True
+    density_probes: int = 0
+    density_every: int = 1
+    density_steps: int = 30
+    trace_probes: int = 0
+    micro_batch_size: int | None = None
+    mode: Literal["eval", "train"] = "eval"
+    seed: int = 0
+    progress: bool | None = None
+    samples: float = 0.0
+    digest: str | None = None
+    count: int = 0
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    drawn: Probe | None = None
+
+    def check(self, trainer: Trainer, module: LightningModule) -> None:
+        """Refuse what can never be measured.
+
+        Args:
+            trainer: Lightning's, with its optimizers.
+            module: anyone's.
+
+        Raises:
+            UsageError: what is in the way.
+        """
+        reducer(trainer)
+        training_loss(module)
+        blocks(module, self.blocks)
+        if self.kind == "preconditioned":
+            preconditioner(trainer.optimizers, list(trainable(module).values()))
+
+    def draw(self, trainer: Trainer, module: LightningModule) -> None:
+        """Choose the samples, once for all measurements.
+
+        Args:
+            trainer: with its loaders.
+            module: whose hooks move batches.
+        """
+        if self.probe == "batch":
+            return
+        with undisturbed(module, self.mode, self.seed):
+            self.drawn = draw(trainer, self.probe, self.micro_batch_size, self.seed)
+            count = sample_counter(module)
+            batches = list(self.drawn.on_device(trainer)) if not self.drawn.whole else self.drawn.on_device(trainer)
+            reduce = reducer(trainer)
+            total = torch.tensor(float(sum(count(batch) for batch in batches)), device=module.device)
+            self.samples = float(total if reduce is None else reduce(total))
+            self.digest = digest(batches)
+
+    def __call__(self, trainer: Trainer, module: LightningModule, batch: Any = None) -> Reading:
+        """Measure.
+
+        Args:
+            trainer: Lightning's.
+            module: anyone's.
+            batch: at hand, where that is the probe.
+
+        Returns:
+            What was found.
+        """
+        self.count += 1
+        with undisturbed(module, self.mode, self.seed):
+            params = trainable(module)
+            batches = [batch] if self.drawn is None else self.drawn.on_device(trainer)
+            metrics, operator = self._eigenvalues("", trainer, module, params, batches)
+            if operator is None:
+                return Reading({}, None)
+            for pattern, chosen in blocks(module, self.blocks).items():
+                found, _ = self._eigenvalues(pattern, trainer, module, chosen, batches)
+                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in found.items()}
+            metrics |= _against(trainer, metrics, self.kind)
+            density = None
+            if self.trace_probes:
+                method: Literal["xtrace", "hutchinson"] = (
+                    "xtrace" if operator.size <= LARGE else "hutchinson"
+                )  # which keeps no vectors
+                estimate = trace(operator, method, self.trace_probes, self.seed)
+                metrics |= {"trace": estimate.value, "trace_standard_error": estimate.standard_error or 0.0}
+                metrics["hvps"] += estimate.matvecs
+            if self.density_probes and (self.count - 1) % self.density_every == 0:
+                density = spectral_density(operator, self.density_probes, self.density_steps, seed=self.seed)
+                metrics["hvps"] += density.matvecs
+            return Reading(metrics, density)
+
+    def _eigenvalues(
+        self, block: str, trainer: Trainer, module: LightningModule, params: Mapping[str, Tensor], batches: Iterable[Any]
+    ) -> tuple[dict[str, float], LinearOperator | None]:
+        operator = curvature_operator(self.kind, module, params, batches, trainer)
+        if operator is None:
+            return {}, None
+        operator = self._watched(operator, trainer)
+        old = self.vectors.get(block) if self.warm_start else None
+        if old is not None and len(old) != operator.size:  # layers were frozen or thawed
+            old = None
+        check = self.count % COLD_EVERY == 0
+        spectrum = measure(operator, params, self.solver, old, self.seed + self.count, check)
+        self.vectors[block] = spectrum.eigen.eigenvectors.detach().cpu()
+        surprise = {} if spectrum.surprise is None else {"surprise": spectrum.surprise}
+        return spectrum.metrics | surprise | ({} if block else _shares(spectrum)), operator
+
+    def _watched(self, operator: LinearOperator, trainer: Trainer) -> LinearOperator:
+        shown = trainer.progress_bar_callback is not None if self.progress is None else self.progress
+        return Watched(operator, self.solver.max_hvps) if shown and trainer.is_global_zero else operator
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint keeps, so that a resumed run goes on with the same numbers.
+
+        Returns:
+            Plain values and tensors.
+        """
+        return {"count": self.count, "vectors": dict(self.vectors), "digest": self.digest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what a checkpoint kept.
+
+        Args:
+            state: of :meth:`state`.
+        """
+        self.count, self.vectors, self.digest = state["count"], dict(state["vectors"]), state["digest"]
+
+
+def _shares(spectrum: Spectrum) -> dict[str, float]:
+    largest = sorted(spectrum.shares, key=lambda layer: -spectrum.shares[layer])[:LAYERS]
+    return {f"share/{_plain(layer)}": share for layer, share in spectrum.shares.items() if layer in largest}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_\-./ ]", "", name).strip("./ ") or "all"  # what MLflow takes
+
+
+def _against(trainer: Trainer, metrics: dict[str, float], kind: Kind) -> dict[str, float]:
+    """Compare the sharpness with the learning rate."""
+    rate = learning_rate(trainer.optimizers)
+    if rate is None or "lambda_max" not in metrics:
+        return {}
+    found = {"sharpness_times_lr": metrics["lambda_max"] * rate}
+    threshold = stability_threshold(trainer.optimizers, kind == "preconditioned") if kind != "ggn" else None
+    if threshold:
+        found |= {"threshold": threshold, "sharpness_over_threshold": metrics["lambda_max"] / threshold}
+    return found

@@ -1,0 +1,132 @@
+"""The verb ``spectrum``: the curvature of a checkpoint, at report accuracy."""
+
+from typing import Literal
+
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from gradgrad.callbacks.spectrum_history import Density, SpectrumHistory
+from gradgrad.callbacks.spectrum_record import record
+from gradgrad.curvature.measurement import Solver, Which
+from gradgrad.curvature.operator import Kind
+from gradgrad.curvature.spectrometer import Spectrometer
+from gradgrad.tracking.recorder import RunRecorder
+
+FOLDER = "spectrum"
+
+
+class SpectrumTrainer(Trainer):
+    """Lightning's trainer, with one verb more."""
+
+    def spectrum(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | None = None,
+        k: int = 5,
+        which: Which = "BE",
+        operator: Kind = "hessian",
+        tol: float = 1e-3,
+        max_hvps: int = 1000,
+        probe: int | Literal["train", "val"] = "train",
+        density_probes: int = 10,
+        density_steps: int = 80,
+        trace_probes: int = 100,
+        micro_batch_size: int | None = None,
+        basis_size: int | None = None,
+        mode: Literal["eval", "train"] = "eval",
+        seed: int = 0,
+    ) -> None:
+        """Measure the curvature of the training loss at a checkpoint, and log it into the checkpoint's run.
+
+        Everything is set up as for a fit that goes on from the checkpoint, which then ends before its first step.
+
+        Args:
+            model: to be measured.
+            datamodule: of the run.
+            ckpt_path: ``best``, ``last`` or a file; without one the weights are untrained.
+            k: number of eigenvalues; of each end for ``BE``.
+            which: LA the largest, SA the smallest, LM the largest in magnitude, BE both ends.
+            operator: ``hessian``, ``ggn`` or ``preconditioned``.
+            tol: relative residual; 1e-3 is for reports.
+            max_hvps: products for the eigenvalues; 1000 is a guess.
+            probe: ``train`` or ``val``, all of a part, or a number of training samples.
+            density_probes: random vectors of the spectral density; 10 as in Ghorbani et al. (2019); 0 makes none.
+            density_steps: products for each; 80 as there.
+            trace_probes: products spent on the trace; 100 is a guess; 0 for none.
+            micro_batch_size: samples at a time, which bounds memory; null is the loader's batch size.
+            basis_size: most vectors kept; null is Lanczos' own choice.
+            mode: ``eval`` or ``train``, of the module's layers.
+            seed: of starts, probes and masks.
+        """
+        solver = Solver(k, which, "lanczos", tol, max_hvps, basis_size, seed)
+        spectrometer = Spectrometer(
+            solver,
+            operator,
+            probe,
+            density_probes=density_probes,
+            density_steps=density_steps,
+            trace_probes=trace_probes,
+            micro_batch_size=micro_batch_size,
+            mode=mode,
+            seed=seed,
+            progress=self.progress_bar_callback is not None,
+        )
+        recorders = [callback for callback in self.callbacks if isinstance(callback, RunRecorder)]
+        self.callbacks: list[Callback] = [*recorders, SpectrumReport(spectrometer)]
+        # However far the run had come: the fit is set up, and stopped before a step.
+        self.fit_loop.max_epochs, self.fit_loop.epoch_loop.max_steps = -1, -1
+        self.fit_loop.min_epochs, self.fit_loop.epoch_loop.min_steps = None, None
+        self.num_sanity_val_steps = 0
+        self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+
+
+class SpectrumReport(Callback):
+    """Measure once, before a first step that never comes.
+
+    Args:
+        spectrometer: what measures.
+    """
+
+    def __init__(self, spectrometer: Spectrometer) -> None:
+        self.spectrometer = spectrometer
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be measured.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        self.spectrometer.check(trainer, pl_module)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, log and stop.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: anyone's.
+        """
+        trainer.should_stop = True
+        meter, step = self.spectrometer, trainer.global_step
+        meter.draw(trainer, pl_module)
+        metrics, density = meter(trainer, pl_module)
+        metrics["samples"] = meter.samples
+        for logger in trainer.loggers:
+            logger.log_metrics({f"{FOLDER}/{name}": value for name, value in metrics.items()}, step=step)
+        if trainer.is_global_zero:
+            Console(soft_wrap=True).print(_table(metrics, f"{meter.kind} at step {step}, {meter.samples:g} samples"))
+        history = SpectrumHistory()
+        history.add(step, metrics)
+        if density is not None:
+            history.densities.append(Density(step, density.grid, density.density, density.nodes, density.weights))
+        record(trainer, history, FOLDER, f"{type(pl_module).__name__}, {meter.kind}, {meter.samples:g} samples")
+
+
+def _table(metrics: dict[str, float], title: str) -> Table:
+    table = Table("value", "", title=title, title_justify="left")
+    for name, value in metrics.items():
+        if not name.startswith("share/"):
+            table.add_row(name, f"{value:.6g}")
+    return table
