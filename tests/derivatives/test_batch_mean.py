@@ -138,16 +138,19 @@ def test_a_batch_frees_its_graph_before_the_next_is_built(held):
     assert not any(reference() for reference in alive)
 
 
-def ranks_of(shards, call, build, failing=()):
+def ranks_of(shards, call, build):
     """Give what each of several fake processes gets from one call; they are threads, and the sum waits for all."""
     barrier, given, found = threading.Barrier(len(shards), timeout=60), {}, {}
+    turn = threading.Lock()  # autograd's surroundings, such as hooks of all modules, belong to the process
 
     def reducer(rank):
         def reduce(flat):
             given[rank] = flat.clone()
+            turn.release()
             barrier.wait()
             total = sum(given[k] for k in range(len(shards)))  # in one order: the same bits everywhere
             barrier.wait()
+            turn.acquire()
             return total
 
         return reduce
@@ -155,10 +158,11 @@ def ranks_of(shards, call, build, failing=()):
     operators = [build(rank, shard, reducer(rank)) for rank, shard in enumerate(shards)]
 
     def run(rank):
-        try:
-            found[rank] = call(operators[rank])
-        except Exception as error:
-            found[rank] = error
+        with turn:
+            try:
+                found[rank] = call(operators[rank])
+            except Exception as error:
+                found[rank] = error
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(len(shards))]
     for thread in threads:
