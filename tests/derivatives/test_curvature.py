@@ -103,17 +103,28 @@ class Tied(nn.Module):
 
 
 class Odd(nn.Module):
-    """One parameter without numbers, one that is not used, one frozen."""
+    """Parameters: one without numbers, one that is a number, one not used, one frozen."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(3, 1))
         self.empty = nn.Parameter(torch.ones(0, 3))
+        self.number = nn.Parameter(torch.tensor(0.5))
         self.unused = nn.Parameter(torch.ones(2))
         self.frozen = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def forward(self, x):
-        return (x @ self.weight).tanh() * self.frozen
+        return (x @ self.weight).tanh() * self.frozen + self.number
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 2, 2).to(memory_format=torch.channels_last)
+        self.out = nn.Linear(2, 1)
+
+    def forward(self, x):
+        return self.out(self.convolution(x.unflatten(1, (1, 3, 1)).expand(-1, 2, 3, 2)).tanh().sum((2, 3)))
 
 
 MODULES = {
@@ -123,6 +134,10 @@ MODULES = {
     "BatchNorm in eval mode": lambda: nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)).eval(),
     "convolution": lambda: nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.SiLU(), nn.Flatten(), nn.Linear(4, 1)),
     "normalization by layer": lambda: nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.GELU(), nn.Linear(3, 1)),
+    "normalization by group": lambda: nn.Sequential(nn.Linear(3, 4), nn.GroupNorm(2, 4), nn.Tanh(), nn.Linear(4, 1)),
+    "channels last": ChannelsLast,
+    "dropout": lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 1)),
+    "half frozen": lambda: nn.Sequential(nn.Linear(3, 3).requires_grad_(False), nn.Tanh(), nn.Linear(3, 1)),
     "spectral norm": lambda: nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)), nn.Tanh(), nn.Linear(3, 1)),
     "tied": Tied,
     "odd": Odd,
@@ -136,6 +151,10 @@ def test_modules_that_users_have(name):
     before = {key: value.clone() for key, value in net.state_dict().items()}
     operator = HessianOperator(mean_square(net), dict(net.named_parameters()), [(X, Y)])
     actual = matrix_of(operator)
+    assert operator._together == (name != "normalization by group")  # that cannot be batched
+    columns = torch.eye(operator.size, dtype=torch.float64)
+    one_by_one = torch.stack([operator @ column for column in columns], 1)
+    torch.testing.assert_close(one_by_one, actual, rtol=1e-12, atol=1e-12 * actual.abs().max().item())
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key]), key  # running statistics and power iterations as they were
     assert all(p.grad is None for p in net.parameters())
