@@ -20,8 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
-fit: setup  ## train on real data, test the best checkpoint, record the run (CONFIG=configs/....yaml)
+fit: setup  ## train on real data, test the best checkpoint, measure its curvature, record the run (CONFIG=configs/....yaml)
 	$(BIN)/gradgrad fit -c $(CONFIG)
+	$(BIN)/gradgrad spectrum -c $(CONFIG) --ckpt_path best
 
 # One computing thread for each worker; a file's tests stay together, so that it makes what they share once.
 test: setup  ## pass the tests, with coverage (WORKERS=2 processes)

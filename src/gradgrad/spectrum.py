@@ -1,5 +1,6 @@
 """The verb ``spectrum``: the curvature of a checkpoint, at report accuracy."""
 
+import warnings
 from typing import Literal
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -29,10 +30,10 @@ class SpectrumTrainer(Trainer):
         operator: Kind = "hessian",
         tol: float = 1e-3,
         max_hvps: int = 1000,
-        probe: int | Literal["train", "val"] = "train",
-        density_probes: int = 10,
-        density_steps: int = 80,
-        trace_probes: int = 100,
+        probe: int | Literal["train", "val"] | None = None,
+        density_probes: int = 5,
+        density_steps: int = 60,
+        trace_probes: int = 60,
         micro_batch_size: int | None = None,
         basis_size: int | None = None,
         mode: Literal["eval", "train"] = "eval",
@@ -51,11 +52,12 @@ class SpectrumTrainer(Trainer):
             operator: ``hessian``, ``ggn`` or ``preconditioned``.
             tol: relative residual; 1e-3 is for reports.
             max_hvps: products for the eigenvalues; 1000 is a guess.
-            probe: ``train`` or ``val``, all of a part, or a number of training samples.
-            density_probes: random vectors of the spectral density; 10 as in Ghorbani et al. (2019); 0 makes none.
-            density_steps: products for each; 80 as there.
-            trace_probes: products spent on the trace; 100 is a guess; 0 for none.
-            micro_batch_size: samples at a time, which bounds memory; null is the loader's batch size.
+            probe: ``train`` or ``val``, all of a part, or a number of training samples; null is the training part, or the
+                datamodule's choice (one meta-batch of tasks, which have no end).
+            density_probes: random vectors of the spectral density; 0 makes none; 5 is a guess.
+            density_steps: products for each; 60 is a guess.
+            trace_probes: products spent on the trace; 60 is a guess; 0 for none.
+            micro_batch_size: samples at a time, which bounds memory; null is as many as the loader takes, more if they are small.
             basis_size: most vectors kept; null is Lanczos' own choice.
             mode: ``eval`` or ``train``, of the module's layers.
             seed: of starts, probes and masks.
@@ -64,7 +66,7 @@ class SpectrumTrainer(Trainer):
         spectrometer = Spectrometer(
             solver,
             operator,
-            probe,
+            "train" if probe is None and not hasattr(datamodule, "probe_batches") else probe,
             density_probes=density_probes,
             density_steps=density_steps,
             trace_probes=trace_probes,
@@ -79,7 +81,9 @@ class SpectrumTrainer(Trainer):
         self.fit_loop.max_epochs, self.fit_loop.epoch_loop.max_steps = -1, -1
         self.fit_loop.min_epochs, self.fit_loop.epoch_loop.min_steps = None, None
         self.num_sanity_val_steps = 0
-        self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # the callbacks are left out on purpose
+            self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
 
 
 class SpectrumReport(Callback):

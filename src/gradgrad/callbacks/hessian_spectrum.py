@@ -27,14 +27,14 @@ class HessianSpectrum(Callback):
     parameters; in full precision. Training with it is training without it, to the last bit.
 
     **What is logged**, as ``hessian/<name>`` (``ggn/``, ``preconditioned/``), at the number of optimizer steps done:
-    ``lambda_max`` (the sharpness) or ``lambda_min``, ``lambda_<i>`` if k > 1, ``residual`` (the largest relative one,
-    :math:`|Hv - \lambda v| / |\lambda|`), ``converged`` (1 if all are within ``tol``), ``hvps``, ``seconds``; ``loss``,
-    ``gradient_norm`` and ``gradient_overlap`` (share of the squared gradient in the span of the eigenvectors) on the probe;
-    ``share/<layer>`` of the top eigenvector; ``sharpness_times_lr``, and where the optimizer has one the largest curvature that
-    it is stable for as ``threshold``, with ``sharpness_over_threshold``; ``trace`` with ``trace_standard_error``;
-    ``<block>/...``; after a check against lock-in ``surprise``, by how much a cold start beat the warm one. Eigenvalues are in
-    units of the loss per squared parameter. At the end the run gets ``spectrum.csv``, ``densities.npz`` and figures under
-    ``hessian/``.
+    ``lambda_max`` (the sharpness) or ``lambda_min``; if k > 1 ``lambda_<i>`` from above, ``lambda_min_<i>`` from below;
+    ``residual`` (the largest relative one, :math:`|Hv - \lambda v| / |\lambda|`), ``converged`` (1 if all are within ``tol``),
+    ``hvps``, ``seconds``; ``loss``, ``gradient_norm`` and ``gradient_overlap`` (share of the squared gradient in the span of the
+    eigenvectors) on the probe; ``share/<layer>`` of the top eigenvector; ``sharpness_times_lr``, and where the optimizer has one
+    the largest curvature that it is stable for as ``threshold``, with ``sharpness_over_threshold``; ``trace`` with
+    ``trace_standard_error``; ``<block>/...``; after a check against lock-in ``surprise``, by how much a cold start beat the warm
+    one. Eigenvalues are in units of the loss per squared parameter. At the end the run gets ``spectrum.csv``, ``densities.npz``
+    and figures under ``hessian/``.
 
     Args:
         k: number of eigenvalues; of each end for ``which: BE``.

@@ -25,7 +25,8 @@ def eigenvalues_figure(history: SpectrumHistory, title: str) -> Any:
 
     figure = Figure(figsize=(6.4, 4.0), dpi=200, layout="constrained")
     axes = figure.subplots()
-    numbered = [name for name in history.names("lambda_") if name.removeprefix("lambda_").isdigit() and name != "lambda_1"]
+    first = ("lambda_max", "lambda_min", "lambda_1", "lambda_min_1")
+    numbered = [name for name in history.names("lambda_") if name not in first]
     names = [name for name in ("lambda_max", *numbered, "lambda_min") if name in history.names()]
     rejected = {row["step"] for row in history.rows if row.get("converged") == 0}
     for place, name in enumerate(names):

@@ -23,9 +23,9 @@ def record(trainer: Trainer, history: SpectrumHistory, name: str, title: str) ->
     if logger is None or not history.rows or not trainer.is_global_zero:
         return
     logger.run.log_text(history.table(), f"{name}/spectrum.csv")
-    if any(value == value for edge in ("lambda_max", "lambda_min") for value in history.column(edge)[1]):
+    if max(len(history.column(edge)[0]) for edge in ("lambda_max", "lambda_min")) > 1:
         logger.run.log_figure(eigenvalues_figure(history, title), f"{name}/eigenvalues.png")
-    if history.names("share/"):
+    if len(history.rows) > 1 and history.names("share/"):
         logger.run.log_figure(shares_figure(history, title), f"{name}/shares.png")
     if history.densities:
         last = history.densities[-1]

@@ -136,8 +136,9 @@ def _eigenvalues(eigen: EigenResult, solver: Solver) -> dict[str, float]:
     if solver.which in ("SA", "BE"):
         found["lambda_min"] = values[-1]
     if solver.k > 1:
-        shown = values[: solver.k] if solver.which == "BE" else values
-        found |= {f"lambda_{i}": value for i, value in enumerate(shown, 1)}
+        upper, lower = (values[: solver.k], values[-solver.k :]) if solver.which == "BE" else (values, [])
+        found |= {f"lambda_{i}": value for i, value in enumerate(upper, 1)}
+        found |= {f"lambda_min_{i}": value for i, value in enumerate(lower[::-1], 1)}
     return found
 
 

@@ -16,6 +16,7 @@ from gradgrad.penalties.micro_batches import micro_batches
 
 Which = int | Literal["train", "val"]
 SAMPLES = 256
+NUMBERS = 2**18  # in a batch of a whole part, if the loader's own batches are smaller: a guess, a megabyte of inputs
 
 
 class Probe(NamedTuple):
@@ -76,7 +77,7 @@ def draw(trainer: Trainer, which: Which | None, micro_batch_size: int | None, se
     Args:
         trainer: in training, with its loaders.
         which: a number of samples over all ranks, ``train`` or ``val``; None is the datamodule's choice, or 256, a guess.
-        micro_batch_size: samples in a batch; None is all of a probe, or the loader's own size for a whole part.
+        micro_batch_size: samples in a batch; None is all of a probe; of a whole part as many as the loader takes, more if small.
         seed: of the choice.
 
     Returns:
@@ -135,8 +136,13 @@ def _share(loader: Any, samples: int | None, size: int | None, seed: int, rank: 
     mine = chosen[rank::ranks].tolist()
     if loader.batch_size is None and loader.batch_sampler is None:  # its items are batches already
         return DataLoader(Subset(data, mine), batch_size=None, collate_fn=loader.collate_fn)
-    batch_size = size or (loader.batch_size or 1 if samples is None else max(len(mine), 1))
+    batch_size = size or (_whole_part(loader, data) if samples is None else max(len(mine), 1))
     return DataLoader(Subset(data, mine), batch_size=batch_size, collate_fn=loader.collate_fn)
+
+
+def _whole_part(loader: DataLoader[Any], data: Any) -> int:
+    numbers = sum(leaf.numel() for leaf in tree_leaves(data[0]) if isinstance(leaf, Tensor))
+    return max(loader.batch_size or 1, NUMBERS // max(numbers, 1))
 
 
 class _Batches:

@@ -16,13 +16,12 @@ class Watched(LinearOperator):
 
     Args:
         operator: to be watched.
-        expected: number of products.
     """
 
-    def __init__(self, operator: LinearOperator, expected: int) -> None:
+    def __init__(self, operator: LinearOperator) -> None:
         self.operator = operator
         self.size, self.dtype, self.device = operator.size, operator.dtype, operator.device
-        self._bar = tqdm(total=expected, desc="Hessian-vector products", unit="", leave=False, delay=PATIENCE)
+        self._bar = tqdm(desc="Hessian-vector products", unit="", leave=False, delay=PATIENCE)
 
     @override
     def held(self) -> AbstractContextManager[None]:

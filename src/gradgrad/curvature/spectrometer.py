@@ -161,7 +161,7 @@ class Spectrometer:
 
     def _watched(self, operator: LinearOperator, trainer: Trainer) -> LinearOperator:
         shown = trainer.progress_bar_callback is not None if self.progress is None else self.progress
-        return Watched(operator, self.solver.max_hvps) if shown and trainer.is_global_zero else operator
+        return Watched(operator) if shown and trainer.is_global_zero else operator
 
     def state(self) -> dict[str, Any]:
         """Give what a checkpoint keeps, so that a resumed run goes on with the same numbers.

@@ -107,6 +107,8 @@ def _undoing(module: nn.Module) -> Iterator[Undo]:
 
 
 def _refill(container: Any) -> Undo:
+    if not container:  # a module has a dozen of these
+        return container.clear  # type: ignore[no-any-return]
     content = container.copy()
     refill = container.update if isinstance(container, dict | set) else container.extend
 
