@@ -61,17 +61,18 @@ class Basis:
         """
         return torch.cat([block @ rows.T for _, block in self._filled()] or [rows.new_zeros(0, len(rows))])
 
-    def orthogonalize(self, rows: Tensor) -> Tensor:
-        """Take the components along this basis out of rows, in place, and twice, which is enough [Giraud et al. 2005].
+    def orthogonalize(self, rows: Tensor, passes: int = 2) -> Tensor:
+        """Take the components along this basis out of rows, in place.
 
         Args:
             rows: shape ``(K, P)``.
+            passes: how many times; twice is enough [Giraud et al. 2005].
 
         Returns:
             The components, shape ``(count, K)``.
         """
         total = rows.new_zeros(self.count, len(rows))
-        for _ in range(2):
+        for _ in range(passes):
             part = self.coefficients(rows)
             for where, block in self._filled():
                 rows.addmm_(part[where].T, block, alpha=-1)

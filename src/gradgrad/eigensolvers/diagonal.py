@@ -36,8 +36,8 @@ def diagonal(
 
     ``bekas`` is the mean of :math:`z \odot H z` over random signs [Bekas, Kokiopoulou & Saad 2007]; the variance of entry i is
     the sum of the squares of the others in its row, over ``matvecs``. ``xdiag`` takes the diagonal in a sketch of the range
-    exactly and the rest by the probe that is left out of it [Epperly, Tropp & Webber 2024]; exact for an operator whose rank is below
-    half of ``matvecs``, and the better one where the spectrum decays. Both are unbiased.
+    exactly, and the rest by the probe that was left out of it [Epperly, Tropp & Webber 2024]: exact for an operator whose
+    rank is below half of ``matvecs``, and the better one where the spectrum decays. Both are unbiased.
 
     Where ``matvecs`` reaches P, the diagonal is read off the P products with unit vectors, whatever the method.
 

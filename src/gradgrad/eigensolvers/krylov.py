@@ -33,7 +33,7 @@ class KrylovSpace:
         self._s = torch.zeros(0, 0, dtype=torch.float64)
         self._norm = 0.0  # the largest norm of a product
         for row in start:
-            self._leave(row[None] / torch.linalg.vector_norm(row).clamp_min(torch.finfo(row.dtype).tiny), 1.0)
+            self._begin(row[None])
 
     @property
     def known(self) -> int:
@@ -45,16 +45,36 @@ class KrylovSpace:
         """Vectors that come next, columns of Q."""
         return len(self._q)
 
-    def _leave(self, row: Tensor, scale: float) -> Tensor:
-        # Take a remainder into Q, unless it is rounding of something as large as `scale`; give its components along Q.
-        along = self._counted.finite(_orthogonalize(row, self._q))
+    def _leave(self, row: Tensor, along_v: Tensor, scale: Tensor) -> Tensor:
+        # Take what a product of norm `scale` left over into Q, unless it is rounding, and give all its components along V.
+        # Along Q, along V and along Q again: what one of them takes away must not uncover the rounding of the other.
+        along_q = _project_out(row, self._q)
+        along_v = along_v + self._v.orthogonalize(row, passes=1)
+        along_q += _project_out(row, self._q)
         norm = torch.linalg.vector_norm(row)
-        size = float(self._counted.finite(norm))
-        if size <= 10 * torch.finfo(row.dtype).eps * scale:
-            return along
-        self._q = torch.cat([self._q, row / norm])
+        numbers = self._counted.finite(torch.cat([along_v, along_q, norm.view(1, 1), scale.view(1, 1)]))  # the only transfer
+        size, whole = numbers[-2:, 0].tolist()
+        self._norm = max(self._norm, whole)
+        column = numbers[self.known : -2]
+        if size > 10 * torch.finfo(row.dtype).eps * whole:
+            self._take(row / norm)
+            column = numbers[self.known : -1]
+        self._s = torch.cat([self._s, column], dim=1)
+        return numbers[: self.known]
+
+    def _begin(self, row: Tensor) -> None:
+        # Take a vector into Q whose part outside of V and Q is more than rounding.
+        unit = row / torch.linalg.vector_norm(row).clamp_min(torch.finfo(row.dtype).tiny)
+        for _ in range(2):
+            self._v.orthogonalize(unit, passes=1)
+            _project_out(unit, self._q)
+        norm = torch.linalg.vector_norm(unit)
+        if float(norm) > 10 * torch.finfo(row.dtype).eps:
+            self._take(unit / norm)
+
+    def _take(self, unit: Tensor) -> None:
+        self._q = torch.cat([self._q, unit])
         self._s = torch.cat([self._s, self._s.new_zeros(1, self._s.shape[1])])
-        return torch.cat([along, along.new_full((1, 1), size)])
 
     def expand(self, directions: Tensor) -> None:
         """Multiply some of Q and move them to V.
@@ -65,23 +85,19 @@ class KrylovSpace:
         Raises:
             UsageError: a product that is not finite, or an operator that is not symmetric.
         """
-        chosen, others = directions, _complement(directions)
-        u = chosen.T.to(self._q) @ self._q
+        others = _complement(directions)
+        u = directions.T.to(self._q) @ self._q
         self._q = others.T.to(self._q) @ self._q
-        along_u, self._s = chosen.T @ self._s, others.T @ self._s
+        rows, self._s = directions.T @ self._s, others.T @ self._s
         self._v.append(u)
         w = self._counted(u)
-        self._norm = max(
-            self._norm, float(torch.linalg.vector_norm(self._counted.finite(torch.linalg.vector_norm(w, dim=1)), ord=torch.inf))
-        )
-        new = self._counted.finite(self._v.orthogonalize(w))
-        self._t = torch.cat([torch.cat([self._t, along_u]), new], dim=1)
-        for row in w:
-            column = self._leave(row[None], self._norm)
-            self._s = torch.cat([self._s, column], dim=1)
+        scales = torch.linalg.vector_norm(w, dim=1)
+        along = self._v.orthogonalize(w, passes=1)
+        inside = [self._leave(row[None], along[:, j : j + 1], scales[j]) for j, row in enumerate(w)]
+        self._t = torch.cat([torch.cat([self._t, rows]), *inside], dim=1)
         self._check_symmetry()
         if not len(self._q) and self.known < self._counted.size:
-            self._restart_at_random()
+            self._begin(gaussian(1, self._counted.like, self._source))
 
     def _check_symmetry(self) -> None:
         defect = float((self._t - self._t.T).abs().max())
@@ -91,11 +107,6 @@ class KrylovSpace:
                 "of its norm.\n"
                 "expected: the Hessian of one function, whose data and random numbers do not change from product to product"
             )
-
-    def _restart_at_random(self) -> None:
-        row = gaussian(1, self._counted.like, self._source)
-        self._v.orthogonalize(row)
-        self._leave(row / torch.linalg.vector_norm(row), 0.0)
 
     def ritz(self) -> tuple[Tensor, Tensor]:
         """Solve the projected problem.
@@ -156,10 +167,7 @@ def _complement(directions: Tensor) -> Tensor:
     return q[:, directions.shape[1] :]
 
 
-def _orthogonalize(row: Tensor, q: Tensor) -> Tensor:
-    total = row.new_zeros(len(q), 1)
-    for _ in range(2):
-        part = q @ row.T
-        row.sub_(part.T @ q)
-        total += part
-    return total
+def _project_out(row: Tensor, q: Tensor) -> Tensor:
+    along = q @ row.T
+    row.addmm_(along.T, q, alpha=-1)
+    return along

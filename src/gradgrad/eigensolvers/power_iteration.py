@@ -29,9 +29,9 @@ def power_iteration(
     r"""Find the dominant eigenpairs, :math:`v \leftarrow H v / \|H v\|`, one after the other by deflation.
 
     The error falls by :math:`|\lambda_2 / \lambda_1|` a step; :func:`lanczos` needs about the square root of the steps. For one
-    end of the spectrum where the other one dominates, it goes on with :math:`H + \sigma I`, :math:`\sigma` a little above the largest
-    magnitude seen; eigenvalues are Rayleigh quotients of H itself, so that the shift leaves no trace in them. The pairs are
-    those of H in the span of all vectors that were found (Rayleigh and Ritz); each residual belongs to the vector returned.
+    end of the spectrum where the other one dominates, it goes on with :math:`H + \sigma I`, :math:`\sigma` a little above the
+    largest magnitude seen; eigenvalues are Rayleigh quotients of H itself, so that the shift leaves no trace in them. The pairs
+    are those of H in the span of all vectors found (Rayleigh and Ritz); each residual belongs to the vector that is returned.
 
     Two eigenvalues of one magnitude, +10 and -10, have no dominant vector: ``LM`` for one of them goes on to the end of its
     budget and says that it has not converged. ``LA``, ``SA`` and :func:`lanczos` separate them.
@@ -59,6 +59,11 @@ def power_iteration(
         raise UsageError(
             f"power_iteration got k={k} and {len(out)} vectors to deflate; expected {counted.size} in all at most, the size."
         )
+    overlap = counted.finite(out @ out.T)
+    if (overlap - torch.eye(len(out), dtype=torch.float64)).abs().max() > 1e-3 if len(out) else False:
+        raise UsageError(
+            "power_iteration got vectors to deflate that are not orthonormal.\nwrite:    deflate=torch.linalg.qr(vectors).Q"
+        )
     rows = torch.cat([rows[:k], gaussian(max(0, k - len(rows)), counted.like, generator(seed))])
     iteration = _Iteration(counted, which, tol, out, k, seed)
     for done, row in enumerate(rows, start=1):
@@ -71,6 +76,7 @@ class _Iteration:
 
     def __init__(self, counted: Counted, which: str, tol: float, out: Tensor, k: int, seed: int) -> None:
         self.counted, self.which, self.tol = counted, which, tol
+        self.target = tol / k**0.5  # Rayleigh and Ritz may add up the residuals of pairs with one eigenvalue
         self.sign = -1.0 if which == "SA" else 1.0
         self.source = generator(seed + 1)
         self.out, self.found = Basis(len(out), counted.like), Basis(k, counted.like)
@@ -94,7 +100,7 @@ class _Iteration:
             self.found.orthogonalize(inside)
             value, size, residual = self._numbers(row, inside)
             right_end = self.which == "LM" or self.shift > 0 or self.sign * value >= 0
-            converged = float(relative(residual, value, self.norm, row.dtype)) <= self.tol
+            converged = float(relative(residual, value, self.norm, row.dtype)) <= self.target
             if (converged and right_end) or self.counted.matvecs >= budget:
                 break
             wrong = self.sign * float(value) < 0.9 * float(size) or float(residual) > (1 - STEADY) * residual_before

@@ -129,7 +129,9 @@ def _broadened(nodes: Tensor, weights: Tensor, points: int, width: float | None)
     # Gaussians around the nodes that weigh something.
     there = nodes[weights > 1e-14]
     low, high = float(there.min()), float(there.max())
-    sigma = width if width is not None else math.sqrt(1e-5) * ((high - low) or abs(high) or 1.0)
+    largest = max(abs(low), abs(high))
+    spread = high - low if high - low > 1e-6 * largest else largest or 1.0  # one eigenvalue has no range
+    sigma = width if width is not None else math.sqrt(1e-5) * spread
     if not (sigma > 0 and math.isfinite(sigma)):
         raise UsageError(f"spectral_density got width={width}; expected a positive number, in units of the eigenvalues.")
     grid = torch.linspace(low - MARGIN * sigma, high + MARGIN * sigma, points, dtype=torch.float64)
