@@ -126,22 +126,29 @@ class Spectrometer:
             metrics, operator = self._eigenvalues("", trainer, module, params, batches)
             if operator is None:
                 return Reading({}, None)
+            metrics |= _against(trainer, metrics, self.kind)
+            with operator.held():
+                metrics, density = self._whole_spectrum(operator, metrics)
+            del operator  # and its graph, before those of the blocks
             for pattern, chosen in blocks(module, self.blocks).items():
                 found, _ = self._eigenvalues(pattern, trainer, module, chosen, batches)
-                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in found.items()}
-            metrics |= _against(trainer, metrics, self.kind)
-            density = None
-            if self.trace_probes:
-                method: Literal["xtrace", "hutchinson"] = (
-                    "xtrace" if operator.size <= LARGE else "hutchinson"
-                )  # which keeps no vectors
-                estimate = trace(operator, method, self.trace_probes, self.seed)
-                metrics |= {"trace": estimate.value, "trace_standard_error": estimate.standard_error or 0.0}
-                metrics["hvps"] += estimate.matvecs
-            if self.density_probes and (self.count - 1) % self.density_every == 0:
-                density = spectral_density(operator, self.density_probes, self.density_steps, seed=self.seed)
-                metrics["hvps"] += density.matvecs
+                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in found.items() if name != "loss"}
             return Reading(metrics, density)
+
+    def _whole_spectrum(
+        self, operator: LinearOperator, metrics: dict[str, float]
+    ) -> tuple[dict[str, float], SpectralDensity | None]:
+        density = None
+        if self.trace_probes:
+            # Hutchinson's keeps no vectors.
+            method: Literal["xtrace", "hutchinson"] = "xtrace" if operator.size <= LARGE else "hutchinson"
+            estimate = trace(operator, method, self.trace_probes, self.seed)
+            metrics |= {"trace": estimate.value, "trace_standard_error": estimate.standard_error or 0.0}
+            metrics["hvps"] += estimate.matvecs
+        if self.density_probes and (self.count - 1) % self.density_every == 0:
+            density = spectral_density(operator, self.density_probes, self.density_steps, seed=self.seed)
+            metrics["hvps"] += density.matvecs
+        return metrics, density
 
     def _eigenvalues(
         self, block: str, trainer: Trainer, module: LightningModule, params: Mapping[str, Tensor], batches: Iterable[Any]
