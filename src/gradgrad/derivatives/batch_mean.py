@@ -1,5 +1,6 @@
 """Means over the samples of all batches and processes, with the graph of a lone batch kept from one to the next."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -126,32 +127,36 @@ class BatchMean(Generic[Batch]):
             Exception: a failure in this one.
         """
         with torch.inference_mode(False):
-            numbers = torch.Size(shape).numel()
-            flat = torch.empty(numbers + 2, dtype=dtype, device=self._params[0].device)  # sums, samples, failures
-            total = flat[:numbers].view(shape)
             if self._reduce is None:
+                total = torch.empty(shape, dtype=dtype, device=self._params[0].device)
                 samples = self._sum(total, build, visit)
             else:
-                flat, samples = self._reduced(flat, lambda: self._sum(total, build, visit), self._reduce)
-                total = flat[:numbers].view(shape)
+                total, samples = self._reduced(shape, dtype, lambda sums: self._sum(sums, build, visit), self._reduce)
             if not samples > 0:
                 raise UsageError(f"{self._who} got no samples; expected one at least.")
             return total if samples == 1 else total.div_(samples)
 
-    def _reduced(self, flat: Tensor, fill: Callable[[], float], reduce: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
-        samples, failure = 0.0, None
+    def _reduced(
+        self,
+        shape: tuple[int, ...],
+        dtype: torch.dtype,
+        fill: Callable[[Tensor], float],
+        reduce: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, float]:
+        numbers, samples, failure = math.prod(shape), 0.0, None
+        flat = torch.empty(numbers + 2, dtype=dtype, device=self._params[0].device)  # sums, samples, failures
         try:
-            samples = fill()
+            samples = fill(flat[:numbers].view(shape))
         except Exception as error:  # the others wait in `reduce`
             failure = error
-        flat[-2:] = torch.tensor([samples, failure is not None])
+        flat[numbers:] = torch.tensor([samples, failure is not None])
         flat = reduce(flat)
         if failure is not None:
             raise failure
-        samples, failures = flat[-2:].tolist()
+        samples, failures = flat[numbers:].tolist()
         if failures:
             raise UsageError(f"{self._who} stopped, because it failed in another process, whose message says why.")
-        return flat, samples
+        return flat[:numbers].view(shape), samples
 
     def _sum(self, total: Tensor, build: Callable[[Batch], Graph], visit: Visit) -> float:
         """Visit all batches; the sum of their weights."""

@@ -113,7 +113,7 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
         sizes = [1, *self._sizes]
 
         def visit(total: Tensor, part: Part, weight: float, first: bool) -> None:
-            _add(total, [part.graph.loss, *part.graph.gradient()], sizes, weight, first)
+            self._add(total, [part.graph.loss, *part.graph.gradient()], sizes, weight, first)
 
         numbers = self._batches.mean((1 + self.size,), self.dtype, self._graph, visit)
         return numbers[0], numbers[1:]
@@ -127,9 +127,10 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
                 except RuntimeError:  # an operation that cannot be batched, or memory
                     self._together = False
                 else:
-                    return _add(total, products, self._sizes, weight, first)
-            for row, into in zip(rows, total, strict=True):
-                _add(into, part.graph.product(self._split(row.contiguous()), False), self._sizes, weight, first)
+                    return self._add(total, products, self._sizes, weight, first)
+            alone = len(rows) == 1  # the common case, without a view of a view
+            for row, into in [(rows.squeeze(0), total.squeeze(0))] if alone else zip(rows, total, strict=True):
+                self._add(into, part.graph.product(self._split(row.contiguous()), False), self._sizes, weight, first)
             return None
 
         return self._batches.mean(
@@ -137,18 +138,19 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
         ).T  # each vector's numbers side by side
 
     def _split(self, vectors: Tensor) -> list[Tensor]:
-        pieces = torch.split(vectors, self._sizes, -1)
+        pieces = torch.split_with_sizes(vectors, self._sizes, -1)
         shaped = [piece.reshape((*vectors.shape[:-1], *shape)) for piece, shape in zip(pieces, self._shapes, strict=True)]
         return shaped if self._alike else [piece.to(p) for piece, p in zip(shaped, self._params, strict=True)]
 
-
-def _add(total: Tensor, pieces: Sequence[Tensor], sizes: list[int], weight: float, first: bool) -> None:
-    """Add tensors, side by side, straight into the sum; the first time, write them there."""
-    flat = [piece.reshape((*total.shape[:-1], size)) for piece, size in zip(pieces, sizes, strict=True)]
-    if first:
-        torch.cat([piece.to(total.device) for piece in flat], -1, out=total)
-        if weight != 1:
-            total.mul_(weight)
-        return
-    for part, piece in zip(torch.split(total, sizes, -1), flat, strict=True):
-        part.add_(piece.to(total.device), alpha=weight)
+    def _add(self, total: Tensor, pieces: Sequence[Tensor], sizes: list[int], weight: float, first: bool) -> None:
+        """Add tensors, side by side, straight into the sum; the first time, write them there."""
+        flat = [piece.reshape((*total.shape[:-1], size)) for piece, size in zip(pieces, sizes, strict=True)]
+        if not self._alike:
+            flat = [piece.to(total) for piece in flat]
+        if first:
+            torch.cat(flat, -1, out=total)
+            if weight != 1:
+                total.mul_(weight)
+            return
+        for part, piece in zip(torch.split_with_sizes(total, sizes, -1), flat, strict=True):
+            part.add_(piece, alpha=weight)
