@@ -16,8 +16,8 @@ from gradgrad.errors import UsageError
 class HessianOperator(CurvatureOperator[Batch]):
     r"""The Hessian of a mean loss, :math:`H = \sum_b \frac{n_b}{N} \nabla^2 L_b`.
 
-    A product costs 1.6 to 1.9 gradients on a graph that is there already and held (of 530,000 parameters: 12 large matrix products
-    where a gradient has 6), 2.7 with building it; 8 vectors together in a tiny net 0.4 to 0.7 each, one CPU thread.
+    A product costs 1.6 to 2.0 gradients on a graph that is there and held (an inner layer takes 6 matrix products, a gradient
+    3), 2.7 with building it; 8 vectors that pass a tiny net together 0.6 each. One CPU thread.
 
     Args:
         loss: maps a batch to the mean loss over its samples, a scalar.
