@@ -11,6 +11,12 @@ from conftest import CONFIGS, QUICK, REPOSITORY, runs_of
 EXPERIMENTS = sorted(path for path in CONFIGS.glob("*.yaml") if path.name != "base.yaml")
 PRESETS = sorted((CONFIGS / "presets").glob("*.yaml"))
 REDUCED = sorted((REPOSITORY / "experiments" / "omniglot").glob("*.yaml"))
+CURVATURE = sorted(
+    path
+    for folder in ("curvature_of_ours", "edge_of_stability", "hessian_and_ggn", "outliers")
+    for path in (REPOSITORY / "experiments" / folder).glob("*.yaml")
+    if path.name != "study.yaml"
+)
 # Two epochs of two small meta-iterations each.
 SHORT = [
     *("--trainer.max_epochs=-1", "--trainer.max_steps=4", "--trainer.log_every_n_steps=1"),
@@ -51,14 +57,19 @@ def quick(omniglot_cache):
 def test_every_config_is_known_to_this_test():
     assert sorted(CONFIGS.rglob("*.yaml")) == sorted([CONFIGS / "base.yaml", *EXPERIMENTS, *PRESETS])
     assert REDUCED
+    assert {path.parent.name for path in CURVATURE} == {"curvature_of_ours", "edge_of_stability", "hessian_and_ggn", "outliers"}
 
 
-@pytest.mark.parametrize("config", [*EXPERIMENTS, *REDUCED], ids=lambda path: path.stem)
-def test_an_experiment(project, run_cli, client, config, quick):
+def check_head(config):
     command, cost, expected = config.read_text().splitlines()[:3]
     assert command == f"# gradgrad fit -c {config.relative_to(REPOSITORY)}"
     assert cost.startswith("# Cost: ")
     assert expected.startswith("# Expected: ")
+
+
+@pytest.mark.parametrize("config", [*EXPERIMENTS, *REDUCED], ids=lambda path: path.stem)
+def test_an_experiment(project, run_cli, client, config, quick):
+    check_head(config)
     code, _, said = run_cli("fit", "-c", config, *quick(config))
     assert code == 0, said
     (run,) = runs_of(client, config.stem)
@@ -71,6 +82,20 @@ def test_an_experiment(project, run_cli, client, config, quick):
     for verb in ("validate", "test", "predict"):
         assert run_cli(verb, "-c", config, "--ckpt_path=best", "--trainer.enable_progress_bar=false")[0] == 0
     assert len(runs_of(client, config.stem)) == 1
+
+
+@pytest.mark.parametrize("config", CURVATURE, ids=lambda path: path.stem)
+def test_an_experiment_on_curvature(project, run_cli, client, config, quick):
+    check_head(config)
+    short = {"regressor": QUICK, "maml": [*QUICK, *SHORT]}.get(config.stem, [*QUICK, "--trainer.max_epochs=-1"])
+    steps = [] if config.stem == "regressor" else ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
+    code, _, said = run_cli("fit", "-c", config, *short, *steps)
+    assert code == 0, said
+    (run,) = runs_of(client, config.stem)
+    measured = {name.split("/")[0]: value for name, value in run.data.metrics.items() if name.endswith("/converged")}
+    beside = {"adam": {"preconditioned"}, "classifier": {"ggn"}, "regressor": {"hessian_train"}}
+    assert set(measured) == {"hessian"} | beside.get(config.stem, set())
+    assert set(measured.values()) == {1.0}
 
 
 @pytest.mark.slow
