@@ -70,6 +70,16 @@ def test_deflated_vectors_are_left_out():
     assert result.converged.all()
 
 
+def test_deflated_vectors_need_not_be_eigenvectors():
+    dense = planted.matrix(SPECTRA["indefinite"])
+    out = planted.rotation(10, seed=4)[:, :2]
+    between = torch.eye(10, dtype=torch.float64) - out @ out.T
+    result = power_iteration(planted.DenseOperator(dense), 2, "LA", deflate=out, tol=1e-6)
+    projected = between @ dense @ between
+    torch.testing.assert_close(result.eigenvalues, torch.linalg.eigvalsh(projected).flip(0)[:2], rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.residuals, planted.true_residuals(projected, result), rtol=0, atol=1000 * EPS)
+
+
 def test_a_right_start_costs_one_product_for_each_pair():
     values = SPECTRA["separated"]
     result = power_iteration(planted.operator(values), 3, start=planted.rotation(10)[:, :3])

@@ -7,6 +7,7 @@ from planted import EPS
 
 from gradgrad.eigensolvers import counted as module
 from gradgrad.eigensolvers import diagonal, trace
+from gradgrad.eigensolvers.probes import gaussian, generator, rademacher
 
 METHODS = ["hutchinson", "hutch++", "xtrace"]
 DIAGONALS = ["bekas", "xdiag"]
@@ -50,6 +51,45 @@ def test_low_rank_is_exact(method, dtype):
     assert result.matvecs <= 30
 
 
+def left_out_one_by_one(dense, omega):
+    """For each probe: Q Q' H of the sketch without it, that Q, and the probe."""
+    for i, probe in enumerate(omega):
+        others = torch.cat([omega[:i], omega[i + 1 :]])
+        q = torch.linalg.qr(dense @ others.T).Q
+        yield q @ q.T @ dense, q, probe
+
+
+def test_xdiag_is_its_definition():
+    dense = planted.matrix(planted.outliers(60))
+    omega = rademacher(7, dense[0], generator(3))
+    parts = []
+    for inside, q, probe in left_out_one_by_one(dense, omega):
+        seen = dense @ probe
+        parts.append(inside.diagonal() + probe * (seen - q @ (q.T @ seen)))
+    result = diagonal(planted.DenseOperator(dense), "xdiag", 14, seed=3)
+    torch.testing.assert_close(result.value, torch.stack(parts).mean(0), rtol=0, atol=1e5 * EPS)
+
+
+def test_xtrace_is_its_definition():
+    dense = planted.matrix(planted.outliers(60))
+    omega = gaussian(7, dense[0], generator(3))
+    parts = []
+    for inside, q, probe in left_out_one_by_one(dense, omega):
+        rest = probe - q @ (q.T @ probe)
+        rest *= (60 - 6) ** 0.5 / rest.norm()  # on the sphere of the complement's dimension
+        parts.append(inside.trace() + rest @ dense @ rest)
+    result = trace(planted.DenseOperator(dense), "xtrace", 14, seed=3)
+    samples = torch.stack(parts)
+    torch.testing.assert_close(result.value, samples.mean().item(), rtol=0, atol=1e5 * EPS)
+    torch.testing.assert_close(result.standard_error, (samples.std() / 7**0.5).item(), rtol=0, atol=1e5 * EPS)
+
+
+def test_xtrace_is_exact_for_a_multiple_of_the_identity():
+    # What a probe on the sphere sees outside of the sketch is scaled by its length there.
+    result = trace(planted.operator([3.0] * 50), "xtrace", 20)
+    torch.testing.assert_close(result.value, 150.0, rtol=1e4 * EPS, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_low_rank_diagonal_is_exact(dtype):
     operator = low_rank(dtype)
@@ -82,10 +122,11 @@ def test_one_probe_has_no_standard_error():
 
 @pytest.mark.parametrize("method", DIAGONALS)
 def test_the_diagonal_is_unbiased(method):
-    dense = planted.matrix(planted.outliers(60))
+    dense = planted.matrix(planted.outliers(60).abs() + 1)  # positive, or the parts of a bias would cancel
     runs = torch.stack([diagonal(planted.DenseOperator(dense), method, 20, seed).value for seed in range(200)])
     error = runs.mean(0) - dense.diagonal()
     assert (error.abs() <= 5 * runs.std(0) / 200**0.5).all()  # five standard errors for each of 60 entries
+    assert error.sum().abs() <= 5 * runs.sum(1).std() / 200**0.5
 
 
 def test_bekas_has_the_variance_of_its_source():
