@@ -34,6 +34,7 @@ class SpectrumTrainer(Trainer):
         density_probes: int = 5,
         density_steps: int = 60,
         trace_probes: int = 60,
+        block_size: int = 1,
         micro_batch_size: int | None = None,
         basis_size: int | None = None,
         mode: Literal["eval", "train"] = "eval",
@@ -57,12 +58,13 @@ class SpectrumTrainer(Trainer):
             density_probes: random vectors of the spectral density; 0 makes none; 5 is a guess.
             density_steps: products for each; 60 is a guess.
             trace_probes: products spent on the trace; 60 is a guess; 0 for none.
+            block_size: products made together, in one pass over the data; of equal eigenvalues no more are sure to be found.
             micro_batch_size: samples at a time, which bounds memory; null is as many as the loader takes, more if they are small.
             basis_size: most vectors kept; null is Lanczos' own choice.
             mode: ``eval`` or ``train``, of the module's layers.
             seed: of starts, probes and masks.
         """
-        solver = Solver(k, which, "lanczos", tol, max_hvps, basis_size, seed)
+        solver = Solver(k, which, "lanczos", tol, max_hvps, block_size, basis_size, seed)
         spectrometer = Spectrometer(
             solver,
             operator,

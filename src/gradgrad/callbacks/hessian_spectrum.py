@@ -53,6 +53,7 @@ class HessianSpectrum(Callback):
         blocks: names of parameters, as globs, whose diagonal blocks are measured too.
         density_every: measurements between spectral densities (10 probes of 30 products each, a guess).
         trace_probes: products spent on an estimate of the trace.
+        block_size: products made together, in one pass over the data: of equal eigenvalues no more than these are sure to be found.
         micro_batch_size: samples at a time: bounds memory, and each product then builds its graphs anew.
         basis_size: most vectors kept; null is Lanczos' own choice, fewer for networks beyond a million parameters.
         mode: ``eval`` or ``train``.
@@ -80,6 +81,7 @@ class HessianSpectrum(Callback):
         blocks: Sequence[str] = (),
         density_every: int | None = None,
         trace_probes: int = 0,
+        block_size: int = 1,
         micro_batch_size: int | None = None,
         basis_size: int | None = None,
         mode: Literal["eval", "train"] = "eval",
@@ -87,7 +89,13 @@ class HessianSpectrum(Callback):
         seed: int = 0,
         name: str | None = None,
     ) -> None:
-        counts = {"k": k, "max_hvps": max_hvps, "every_n_steps": every_n_steps, "every_n_epochs": every_n_epochs}
+        counts = {
+            "k": k,
+            "max_hvps": max_hvps,
+            "every_n_steps": every_n_steps,
+            "every_n_epochs": every_n_epochs,
+            "block_size": block_size,
+        }
         counts |= {"density_every": density_every, "micro_batch_size": micro_batch_size, "basis_size": basis_size}
         counts |= {} if isinstance(probe, str) else {"probe": probe}
         for setting, value in counts.items():
@@ -101,7 +109,7 @@ class HessianSpectrum(Callback):
             raise UsageError(
                 f"HessianSpectrum got tol {tol}, trace_probes {trace_probes}; expected tol above 0, and 0, 4 or more probes."
             )
-        solver = Solver(k, which, method, tol, max_hvps, basis_size, seed)
+        solver = Solver(k, which, method, tol, max_hvps, block_size, basis_size, seed)
         self.spectrometer = Spectrometer(
             solver,
             operator,

@@ -42,7 +42,8 @@ class Solver:
         method: ``lanczos`` or ``power_iteration``.
         tol: relative residual.
         max_hvps: budget of products.
-        basis_size: most vectors that Lanczos keeps; None is its own choice, and 2 k + 4 beyond a million parameters.
+        block_size: products made together in one pass over the data; equal eigenvalues need as many to be all found.
+        basis_size: most vectors that Lanczos keeps; None is its own choice, and little more than 2 k beyond a million parameters.
         seed: of random starts.
     """
 
@@ -51,6 +52,7 @@ class Solver:
     method: Literal["lanczos", "power_iteration"] = "lanczos"
     tol: float = 1e-2
     max_hvps: int = 50
+    block_size: int = 1
     basis_size: int | None = None
     seed: int = 0
 
@@ -67,7 +69,7 @@ class Solver:
         count = min(2 * self.k if self.which == "BE" else self.k, operator.size)
         basis_size = self.basis_size
         if basis_size is None and operator.size > LARGE:
-            basis_size = 2 * count + 4  # a guess: fewer vectors, more restarts
+            basis_size = 2 * count + 2 * self.block_size + 2  # a guess: fewer vectors, more restarts
         if self.method == "power_iteration":
             return power_iteration(operator, count, self.which, self.tol, self.max_hvps, start, seed=self.seed)  # type: ignore[arg-type]
         return lanczos(operator, count, self.which, self.tol, self.max_hvps, start, basis_size=basis_size, seed=self.seed)
