@@ -127,7 +127,7 @@ class SpectrumReport(Callback):
         history.add(step, metrics)
         if density is not None:
             history.densities.append(Density(step, density.grid, density.density, density.nodes, density.weights))
-        record(trainer, history, FOLDER, f"{type(pl_module).__name__}, {meter.kind}, {meter.samples:g} samples")
+        record(trainer, history, FOLDER, meter.title(pl_module))
 
 
 def _table(metrics: dict[str, float], title: str) -> Table:

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 
 from gradgrad.callbacks.spectrum_history import Density, SpectrumHistory
-from gradgrad.callbacks.spectrum_record import record
+from gradgrad.callbacks.spectrum_record import record, record_failure, record_probe
 from gradgrad.curvature.measurement import Solver, Which
-from gradgrad.curvature.operator import Kind, trainable
+from gradgrad.curvature.operator import Kind
 from gradgrad.curvature.schedule import due
 from gradgrad.curvature.spectrometer import Spectrometer
 from gradgrad.errors import UsageError
-from gradgrad.tracking.recorder import tracked_logger
 
 DENSITY_PROBES = 10  # each of 30 products: 300 in all, a guess
 
@@ -53,7 +51,7 @@ class HessianSpectrum(Callback):
         blocks: names of parameters, as globs, whose diagonal blocks are measured too.
         density_every: measurements between spectral densities (10 probes of 30 products each, a guess).
         trace_probes: products spent on an estimate of the trace.
-        block_size: products made together, in one pass over the data: of equal eigenvalues no more than these are sure to be found.
+        block_size: products made together, in one pass over the data; of equal eigenvalues no more are sure to be found.
         micro_batch_size: samples at a time: bounds memory, and each product then builds its graphs anew.
         basis_size: most vectors kept; null is Lanczos' own choice, fewer for networks beyond a million parameters.
         mode: ``eval`` or ``train``.
@@ -152,13 +150,7 @@ class HessianSpectrum(Callback):
         """
         before = self.spectrometer.digest
         self.spectrometer.draw(trainer, pl_module)
-        now = self.spectrometer.digest
-        if before not in (None, now):
-            rank_zero_warn(f"HessianSpectrum: the probe is another than before the checkpoint ({now} after {before})")
-        logger = tracked_logger(trainer.loggers)
-        if logger is not None and trainer.is_global_zero and now:
-            samples = f"{self.spectrometer.samples:g}"
-            logger.run.log_tags({f"{self.name}.probe_samples": samples, f"{self.name}.probe_digest": now})
+        record_probe(trainer, self.spectrometer, self.name, before)
         if self._previous is None and not self._by_batch:
             self._measure(trainer, pl_module)
 
@@ -206,7 +198,7 @@ class HessianSpectrum(Callback):
         """
         if not self._by_batch and self._previous != trainer.global_step:
             self._measure(trainer, pl_module)
-        record(trainer, self.history, self.name, self._title(pl_module))
+        record(trainer, self.history, self.name, self.spectrometer.title(pl_module))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Hand in what there is.
@@ -216,7 +208,7 @@ class HessianSpectrum(Callback):
             pl_module: anyone's.
             exception: unused.
         """
-        record(trainer, self.history, self.name, self._title(pl_module))
+        record(trainer, self.history, self.name, self.spectrometer.title(pl_module))
 
     @property
     def _by_batch(self) -> bool:
@@ -231,7 +223,9 @@ class HessianSpectrum(Callback):
             if self.on_error == "raise":
                 raise
             metrics, density = {"lambda_max": float("nan"), "converged": 0.0}, None
-            self._complain(trainer, error)
+            if not self._complained:
+                record_failure(trainer, error, self.name)
+            self._complained = True
         if not metrics:
             return
         metrics["seconds"] = time.perf_counter() - started
@@ -240,21 +234,6 @@ class HessianSpectrum(Callback):
             self.history.densities.append(Density(step, density.grid, density.density, density.nodes, density.weights))
         for logger in trainer.loggers:
             logger.log_metrics({f"{self.name}/{key}": value for key, value in metrics.items()}, step=step)
-
-    def _complain(self, trainer: Trainer, error: Exception) -> None:
-        if self._complained:
-            return
-        self._complained = True
-        reason = f"{type(error).__name__}: {error}"
-        rank_zero_warn(f"HessianSpectrum could not measure at step {trainer.global_step}, and logs NaN: {reason}")
-        logger = tracked_logger(trainer.loggers)
-        if logger is not None and trainer.is_global_zero:
-            logger.run.log_tags({f"{self.name}.error": reason})
-
-    def _title(self, module: LightningModule) -> str:
-        size, meter = sum(p.numel() for p in trainable(module).values()), self.spectrometer
-        data = "each batch" if self._by_batch else f"{meter.samples:,g} samples"
-        return f"{type(module).__name__}, {meter.kind}: {size:,} parameters, {data}, residual {meter.solver.tol:g}"
 
     def state_dict(self) -> dict[str, Any]:
         """Keep vectors and measurements, so that a resumed run goes on with the same numbers.

@@ -4,9 +4,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from gradgrad.callbacks.spectrum_figures import density_figure, eigenvalues_figure, shares_figure
 from gradgrad.callbacks.spectrum_history import SpectrumHistory
+from gradgrad.curvature.spectrometer import Spectrometer
 from gradgrad.tracking.recorder import tracked_logger
 
 
@@ -34,3 +36,35 @@ def record(trainer: Trainer, history: SpectrumHistory, name: str, title: str) ->
             file = Path(temporary) / "densities.npz"
             file.write_bytes(history.density_file())
             logger.run.client.log_artifact(logger.run.id, str(file), name)
+
+
+def record_probe(trainer: Trainer, spectrometer: Spectrometer, name: str, before: str | None) -> None:
+    """Tell the run which samples are measured on.
+
+    Args:
+        trainer: Lightning's.
+        spectrometer: whose probe has been drawn.
+        name: prefix of the tags.
+        before: digest of the probe before a checkpoint, if there was one.
+    """
+    digest, samples = spectrometer.digest, f"{spectrometer.samples:g}"
+    if before not in (None, digest):
+        rank_zero_warn(f"HessianSpectrum: the probe is another than before the checkpoint ({digest} after {before})")
+    logger = tracked_logger(trainer.loggers)
+    if logger is not None and trainer.is_global_zero and digest:
+        logger.run.log_tags({f"{name}.probe_samples": samples, f"{name}.probe_digest": digest})
+
+
+def record_failure(trainer: Trainer, error: Exception, name: str) -> None:
+    """Say why there is no number.
+
+    Args:
+        trainer: Lightning's.
+        error: the reason.
+        name: prefix of the tag.
+    """
+    reason = f"{type(error).__name__}: {error}"
+    rank_zero_warn(f"HessianSpectrum could not measure at step {trainer.global_step}, and logs NaN: {reason}")
+    logger = tracked_logger(trainer.loggers)
+    if logger is not None and trainer.is_global_zero:
+        logger.run.log_tags({f"{name}.error": reason})

@@ -170,6 +170,19 @@ class Spectrometer:
         shown = trainer.progress_bar_callback is not None if self.progress is None else self.progress
         return Watched(operator) if shown and trainer.is_global_zero else operator
 
+    def title(self, module: LightningModule) -> str:
+        """Say what is measured, for figures.
+
+        Args:
+            module: anyone's.
+
+        Returns:
+            One line.
+        """
+        size = sum(p.numel() for p in trainable(module).values())
+        data = "each batch" if self.probe == "batch" else f"{self.samples:,g} samples"
+        return f"{type(module).__name__}, {self.kind}: {size:,} parameters, {data}, residual {self.solver.tol:g}"
+
     def state(self) -> dict[str, Any]:
         """Give what a checkpoint keeps, so that a resumed run goes on with the same numbers.
 
