@@ -14,6 +14,7 @@ from gradgrad.batches import DataPart, TaskBatch, TaskShape
 from gradgrad.datamodules.blocks import Blocks
 from gradgrad.datamodules.checked_sizes import CheckedSizes
 from gradgrad.datamodules.own_task import read_task
+from gradgrad.datamodules.task_probe import probe_tasks
 from gradgrad.errors import UsageError
 
 Split = Literal["train", "val", "test"]
@@ -182,22 +183,8 @@ class TaskData(CheckedSizes, LightningDataModule, ABC):
 
         Returns:
             This rank's share.
-
-        Raises:
-            UsageError: ``train``, which has no end.
         """
-        if which == "train":
-            raise UsageError(
-                f"the training tasks of {self.name} have no end, so they cannot all be a probe.\n"
-                f"write:    a number of tasks (null is the first {self.meta_batch_size}), or val"
-            )
-        split: Split = "val" if which == "val" else "train"
-        count = self.eval_tasks if which == "val" else self.meta_batch_size if which is None else int(which)
-        size = self.eval_batch_size if which == "val" else count
-        starts = range(0, count, size)
-        batches = [self.tasks(split, first, min(size, count - first)) for first in starts]
-        shares = [TaskBatch(*(part[rank::ranks] for part in batch)) for batch in batches]
-        return [share for share in shares if len(share.support_x)]
+        return probe_tasks(self, which, rank, ranks)
 
     def transfer_batch_to_device(
         self, batch: int | TaskBatch, device: torch.device, dataloader_idx: int
