@@ -72,7 +72,8 @@ class Solver:
             basis_size = 2 * count + 2 * self.block_size + 2  # a guess: fewer vectors, more restarts
         if self.method == "power_iteration":
             return power_iteration(operator, count, self.which, self.tol, self.max_hvps, start, seed=self.seed)  # type: ignore[arg-type]
-        return lanczos(operator, count, self.which, self.tol, self.max_hvps, start, basis_size=basis_size, seed=self.seed)
+        budget = (self.tol, self.max_hvps)
+        return lanczos(operator, count, self.which, *budget, start, self.block_size, basis_size, self.seed)
 
 
 def guarded(vectors: Tensor, seed: int) -> Tensor:
