@@ -93,9 +93,9 @@ def metrics(panel: dict[str, Any]) -> dict[str, str]:
 def figure(plan: dict[str, Any], runs: dict[str, Run]) -> Figure:
     """Draw a panel per kind of run."""
     panels = plan["panels"]
-    columns = min(len(panels), 2)
+    columns = len(panels) if len(panels) <= 3 else 2
     height = -(-len(panels) // columns)
-    sheet = Figure(figsize=(5.5 * columns, 3.8 * height), layout="constrained")
+    sheet = Figure(figsize=(5 * columns, 3.6 * height), layout="constrained")
     for axes, panel in zip(sheet.subplots(height, columns, squeeze=False).flat, panels, strict=False):
         (draw if "metrics" in panel else draw_eigenvalues)(axes, panel, runs)
         axes.set(title=panel["title"], ylabel=panel["label"], yscale=panel.get("scale", "linear"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -69,6 +70,17 @@ def test_a_checkpoint_comes_back(tmp_path):
     assert torch.equal(loaded(data.batch.x), learner(data.batch.x))
     predicted = trainer().predict(learner, datamodule=data)
     assert torch.equal(predicted[0].prediction, learner(data.batch.x))
+
+
+@pytest.mark.parametrize(("every", "logged"), [(1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6]), (0, [])])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_loss_is_logged_where_the_trainer_wants_it(tmp_path, monkeypatch, every, logged, accumulate):
+    logger, seen = CSVLogger(tmp_path), []
+    monkeypatch.setattr(logger, "log_metrics", lambda metrics, step: seen.extend([step + 1] * ("train/loss" in metrics)))
+    learner = PlainLearner(MLP(1, 1), HalfSquaredError())
+    data = ChebyshevRegression(steps_per_epoch=7 * accumulate)
+    trainer(max_steps=7, logger=logger, log_every_n_steps=every, accumulate_grad_batches=accumulate).fit(learner, datamodule=data)
+    assert seen == logged
 
 
 class Pairs(LightningDataModule):

@@ -39,7 +39,14 @@ class GaussianBlobs(FullBatch):
         steps_per_epoch: int = 1000,
     ) -> None:
         super().__init__(steps_per_epoch)
-        self.classes, self.features, self.samples, self.mean, self.spread, self.seed = classes, features, samples, mean, spread, seed
+        self.classes, self.features, self.samples, self.mean, self.spread, self.seed = (
+            classes,
+            features,
+            samples,
+            mean,
+            spread,
+            seed,
+        )
         self.check_sizes("features")
         self.check_sizes("classes", least=2)
         self.check_sizes("samples", least=classes)
