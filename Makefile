@@ -36,6 +36,8 @@ lint: setup  ## ruff, mypy, import contracts
 
 bench: setup  ## measure ratios (tests/benchmarks)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@# --no-deps: what it needs is in the extra; its backpack, which only one experimental module imports, asks for torchvision.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps curvlinops-for-pytorch
 	$(BIN)/python -m pytest tests/benchmarks -s --override-ini addopts="--strict-markers" --benchmark-columns=min,median,max,rounds
 
 ui: setup  ## open the MLflow UI on this project's runs
