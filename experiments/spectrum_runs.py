@@ -123,6 +123,7 @@ def draw_eigenvalues(axes: Axes, panel: dict[str, Any], runs: dict[str, Run]) ->
     for place, name in enumerate(panel["rows"]):
         values = [history(runs[name], metric)[1][0 if panel["at"] == "first" else -1] for metric in metrics(panel)]
         axes.plot(range(1, len(values) + 1), values, "o-", color=f"C{place}", markersize=4, linewidth=0.8, label=name)
+    axes.margins(y=0.25)  # room for the legend
     axes.set_xlabel("number of the eigenvalue")
 
 

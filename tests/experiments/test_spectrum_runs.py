@@ -65,6 +65,14 @@ def test_a_study_has_results_for_what_it_draws(driver, study):
     assert (EXPERIMENTS / study / "figure.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_readme_says_what_the_results_say():
+    table = results("edge_of_stability").drop(index="lr 0.05", level="row")
+    said = (EXPERIMENTS / "edge_of_stability" / "README.md").read_text()
+    for _, row in table.iterrows():
+        cells = [f"{row[name] / row['threshold']:.3f}" for name in ("late_low", "late_mean", "late_high")]
+        assert " | ".join(cells) in said
+
+
 def test_plateaus_are_on_their_lines():
     """The last 60 % of the steps: on average within 1 % for descent on the polynomial, 2 % for the deep net and momentum."""
     table = results("edge_of_stability")
