@@ -10,7 +10,7 @@ class GaussianBlobs(FullBatch):
     r"""Tell which of C normal distributions a sample is from: :math:`x = m + \mu_c + \varepsilon`.
 
     The common mean m, the same in every feature, makes the second moment of x have one large eigenvalue, as that of images has;
-    centers :math:`\mu_c` and noise are normal, the noise of deviation 1. Classes come in turn, so that they are as equal as can be.
+    centers :math:`\mu_c` and noise are normal, the noise of deviation 1. Classes come in turn, as equal as can be.
     Shapes: ``x`` is ``(samples, features)`` without unit, ``y`` holds class numbers (int64), ``(samples,)``.
 
     Args:
