@@ -26,7 +26,8 @@ IN_FILES = {
     ),
     "network key": (
         {"model": {"init_args": {"network": {"init_args": {"hiden": 3}}}}},
-        "6: unknown key model.network.hiden\ngot:      hiden: 3\nexpected: one of hidden, activation, init_std\nwrite:    hidden",
+        "6: unknown key model.network.hiden\ngot:      hiden: 3\n"
+        "expected: one of hidden, activation, gain, init_std, output_bias\nwrite:    hidden",
     ),
     "penalty key": (
         {"model": {"init_args": {"penalties": [{"class_path": PENALTY, "init_args": {"weigt": 1}}]}}},
@@ -77,7 +78,7 @@ ON_THE_COMMAND_LINE = {
     "expected: one of max_epochs, min_epochs, max_steps, max_time, min_steps, num_nodes, ...\nwrite:    max_epochs",
     "--trainer.max_epochs=many": "command line: wrong value for trainer.max_epochs\ngot:      many\nexpected: int or null",
     "--model.network.hiden=[3]": "command line: unknown key model.network.hiden\ngot:      hiden: [3]\n"
-    "expected: one of hidden, activation, init_std\nwrite:    hidden",
+    "expected: one of hidden, activation, gain, init_std, output_bias\nwrite:    hidden",
     "--model.penalties.0.init_args.weight=heavy": "command line: wrong value for model.penalties.weight\n"
     "got:      heavy\nexpected: float",
     "--model.penalties.0.init_args.weigt=1": "command line: unknown key model.penalties.0.init_args.weigt\n"
