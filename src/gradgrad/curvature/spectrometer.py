@@ -19,7 +19,9 @@ from gradgrad.curvature.undisturbed import undisturbed
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers import SpectralDensity, spectral_density, trace
 
-COLD_EVERY = 20  # measurements between two checks against lock-in; a guess: a cold start costs as much as three warm ones
+# Between two checks against lock-in, whichever comes first: measurements, and the factor by which steps have grown. Guesses: a
+# cold start costs as much as four warm ones, and few measurements of a logarithmic schedule cover many steps.
+COLD_EVERY, COLD_GROWTH = 20, 10
 LAYERS = 64  # whose shares become metrics, the largest ones; a guess at what a page of charts bears
 
 
@@ -71,8 +73,10 @@ class Spectrometer:
     samples: float = 0.0
     digest: str | None = None
     count: int = 0
+    cold: tuple[int, int] = (0, 0)  # measurement and step of the last cold start
     vectors: dict[str, Tensor] = field(default_factory=dict)
     drawn: Probe | None = None
+    checks: bool = False
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
         """Refuse what can never be measured.
@@ -120,6 +124,10 @@ class Spectrometer:
             What was found.
         """
         self.count += 1
+        step, (measurement, cold_step) = trainer.global_step, self.cold
+        self.checks = self.count >= measurement + COLD_EVERY or step >= COLD_GROWTH * max(cold_step, 1)
+        if self.checks or not self.vectors:
+            self.cold = (self.count, step)
         with undisturbed(module, self.mode, self.seed):
             params = trainable(module)
             batches = [batch] if self.drawn is None else self.drawn.on_device(trainer)
@@ -160,8 +168,7 @@ class Spectrometer:
         old = self.vectors.get(block) if self.warm_start else None
         if old is not None and len(old) != operator.size:  # layers were frozen or thawed
             old = None
-        check = self.count % COLD_EVERY == 0
-        spectrum = measure(operator, params, self.solver, old, self.seed + self.count, check)
+        spectrum = measure(operator, params, self.solver, old, self.seed + self.count, self.checks)
         self.vectors[block] = spectrum.eigen.eigenvectors.detach().cpu()
         surprise = {} if spectrum.surprise is None else {"surprise": spectrum.surprise}
         return spectrum.metrics | surprise | ({} if block else _shares(spectrum)), operator
@@ -189,7 +196,7 @@ class Spectrometer:
         Returns:
             Plain values and tensors.
         """
-        return {"count": self.count, "vectors": dict(self.vectors), "digest": self.digest}
+        return {"count": self.count, "cold": self.cold, "vectors": dict(self.vectors), "digest": self.digest}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what a checkpoint kept.
@@ -197,7 +204,8 @@ class Spectrometer:
         Args:
             state: of :meth:`state`.
         """
-        self.count, self.vectors, self.digest = state["count"], dict(state["vectors"]), state["digest"]
+        self.count, self.cold, self.digest = state["count"], tuple(state["cold"]), state["digest"]
+        self.vectors = dict(state["vectors"])
 
 
 def _shares(spectrum: Spectrum) -> dict[str, float]:
