@@ -59,7 +59,8 @@ class Basis:
         Returns:
             The components of rows along this basis, shape ``(count, K)``.
         """
-        return torch.cat([block @ rows.T for _, block in self._filled()] or [rows.new_zeros(0, len(rows))])
+        parts = [block @ rows.T for _, block in self._filled()] or [rows.new_zeros(0, len(rows))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def orthogonalize(self, rows: Tensor, passes: int = 2) -> Tensor:
         """Take the components along this basis out of rows, in place.
@@ -71,13 +72,12 @@ class Basis:
         Returns:
             The components, shape ``(count, K)``.
         """
-        total = rows.new_zeros(self.count, len(rows))
+        parts = []
         for _ in range(passes):
-            part = self.coefficients(rows)
+            parts.append(self.coefficients(rows))
             for where, block in self._filled():
-                rows.addmm_(part[where].T, block, alpha=-1)
-            total += part
-        return total
+                rows.addmm_(parts[-1][where].T, block, alpha=-1)
+        return parts[0] if passes == 1 else torch.stack(parts).sum(0)
 
     def combine(self, weights: Tensor) -> Tensor:
         """Add rows up.

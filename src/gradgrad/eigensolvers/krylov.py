@@ -85,10 +85,13 @@ class KrylovSpace:
         Raises:
             UsageError: a product that is not finite, or an operator that is not symmetric.
         """
-        others = _complement(directions)
-        u = directions.T.to(self._q) @ self._q
-        self._q = others.T.to(self._q) @ self._q
-        rows, self._s = directions.T @ self._s, others.T @ self._s
+        if directions.shape[1] == self.outside:  # all of Q, the common case: no need to turn it
+            u, self._q, rows, self._s = self._q, self._q[:0], self._s, self._s[:0]
+        else:
+            others = _complement(directions)
+            u = directions.T.to(self._q) @ self._q
+            self._q = others.T.to(self._q) @ self._q
+            rows, self._s = directions.T @ self._s, others.T @ self._s
         self._v.append(u)
         w = self._counted(u)
         scales = torch.linalg.vector_norm(w, dim=1)
@@ -168,6 +171,8 @@ def _complement(directions: Tensor) -> Tensor:
 
 
 def _project_out(row: Tensor, q: Tensor) -> Tensor:
+    if not len(q):
+        return row.new_zeros(0, 1)
     along = q @ row.T
     row.addmm_(along.T, q, alpha=-1)
     return along

@@ -72,11 +72,14 @@ def lanczos(
     while True:
         step = min(block_size if space.known else space.outside, max_matvecs - counted.matvecs)
         space.expand(search.directions(step))
+        known, full = counted.matvecs, space.known + space.outside + block_size > most
+        if known < min(least, max_matvecs) and space.known < counted.size and space.outside <= block_size and not full:
+            continue  # too early to stop, and nothing to choose
         search.solve()
         enough = search.done and counted.matvecs >= least
         if enough or counted.matvecs >= max_matvecs or space.known == counted.size:
             return search.result(counted)
-        if space.known + space.outside + block_size > most:
+        if full:
             search.restart(most - space.outside - block_size)
 
 
