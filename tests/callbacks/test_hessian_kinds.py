@@ -1,11 +1,13 @@
 """On any kind of module: against the dense Hessian of the same loss."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from gradgrad.callbacks import HessianSpectrum
 from gradgrad.datamodules import SinusoidTasks
@@ -161,14 +163,24 @@ class Once(IterableDataset):
         return torch.randn(3), torch.randn(1)
 
 
-def test_iterable_data():
+@pytest.mark.parametrize("source", [Endless, Once])
+def test_iterable_data(source):
     callback = HessianSpectrum(probe=32, on_error="raise")
-    trainer = fitted(Stranger(lr=0.0), [callback], data=DataLoader(Endless(), batch_size=8), max_steps=2)
+    trainer = fitted(Stranger(lr=0.0), [callback], data=DataLoader(source(), batch_size=8), max_steps=2)
     assert callback.spectrometer.samples == 32
     assert len({value for _, value in trainer.logger.history("hessian/loss")}) == 1
-    with pytest.raises(UsageError, match=r"drawn from a Once, which can be gone through only once.\nwrite:    probe: b"):
-        fitted(Stranger(), [HessianSpectrum()], data=DataLoader(Once(), batch_size=8))
-    fitted(Stranger(), [HessianSpectrum(probe="batch", on_error="raise")], data=DataLoader(Once(), batch_size=8), max_steps=1)
+
+
+class Opened(Once):
+    def __init__(self):
+        self.stream = (torch.randn(3) for _ in range(100))
+
+
+def test_data_that_cannot_be_copied():
+    sentence = r"the probe is to be drawn from a Opened, which cannot be copied: cannot pickle 'generator' object\nwrite:    probe: batch"
+    with pytest.raises(UsageError, match=sentence):
+        fitted(Stranger(), [HessianSpectrum()], data=DataLoader(Opened(), batch_size=8))
+    fitted(Stranger(), [HessianSpectrum(probe="batch", on_error="raise")], data=DataLoader(Opened(), batch_size=8), max_steps=1)
 
 
 def tasks(**settings):
@@ -194,6 +206,106 @@ def test_training_tasks_have_no_end():
     module = MAML(lambda inputs, outputs: MLP(inputs, outputs, [3]))
     with pytest.raises(UsageError, match=r"the training tasks of sinusoid have no end, so they cannot all be a probe."):
         fitted(module, [HessianSpectrum(probe="train")], data=tasks(), max_steps=1)
+
+
+class Helper(Stranger):
+    """A method of the name that we look for, which takes predictions."""
+
+    def __init__(self):
+        super().__init__(lr=0.0)
+        del self.loss
+
+    def loss(self, pred):
+        return pred.square().mean()
+
+    def training_step(self, *arguments):
+        batch, _ = arguments
+        batch = list(batch)
+        batch[0].mul_(2.0)  # in place, as preprocessing may be
+        y = batch.pop()
+        return (self(batch[0]) - y).square().mean().unsqueeze(0)  # of shape (1,)
+
+
+@pytest.mark.parametrize("probe", [None, "batch"])
+def test_odd_steps(probe):
+    callback = HessianSpectrum(every_n_steps=1, probe=probe, tol=1e-6, on_error="raise")
+    trainer = fitted(Helper().double(), [callback], data=DataLoader(data(dtype=torch.float64), batch_size=20), max_steps=3)
+    found = [value for _, value in trainer.logger.history("hessian/lambda_max")]
+    assert found == pytest.approx([found[0]] * len(found), rel=1e-9)
+
+
+class Parts(Stranger):
+    """Two submodules, the usual encoder and head; outputs are the head's."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Linear(3, 4), nn.Tanh()), lr=0.0)
+        self.head = nn.Linear(4, 1)
+
+    def training_step(self, batch, batch_idx):
+        return (self.head(self.net(batch[0])) - batch[1]).square().mean()
+
+
+def test_outputs_of_the_last_submodule():
+    module = Parts().double()
+    trainer = fitted(
+        module, [HessianSpectrum(operator="ggn", tol=1e-6, on_error="raise")], data=loader(dtype=torch.float64), max_steps=1
+    )
+    x, _ = data(dtype=torch.float64).tensors
+    outputs = module.head(module.net(x)).flatten()
+    jacobian = torch.stack(
+        [torch.cat([g.flatten() for g in torch.autograd.grad(o, list(module.parameters()), retain_graph=True)]) for o in outputs]
+    )
+    dense = 2 * jacobian.T @ jacobian / len(x)
+    assert trainer.logger.history("ggn/lambda_max")[-1][1] == pytest.approx(torch.linalg.eigvalsh(dense)[-1].item(), rel=1e-9)
+
+
+class Adaptive(Stranger):
+    def __init__(self):
+        super().__init__(Unused())
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_preconditioned_with_parameters_that_never_move(precision):
+    callback = HessianSpectrum(operator="preconditioned", every_n_steps=1, on_error="raise")
+    trainer = fitted(Adaptive(), [callback], max_steps=3, precision=precision)
+    assert [step for step, _ in trainer.logger.history("preconditioned/lambda_max")] == [1, 2, 3]
+
+
+class Makes(Stranger):
+    def training_step(self, batch, batch_idx):
+        return (self(batch[0] @ torch.eye(3)) - batch[1]).square().mean()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_tensors_that_a_step_makes(precision):
+    fitted(Makes(), [HessianSpectrum(on_error="raise")], max_steps=2, precision=precision)
+
+
+def test_rows_that_a_sampler_leaves_out():
+    x, y = data(40).tensors
+    y[20:] += 100.0  # never trained on
+    rows = DataLoader(TensorDataset(x, y), batch_size=5, sampler=SubsetRandomSampler(range(20)))
+    for probe in (None, "train"):
+        callback = HessianSpectrum(probe=probe, on_error="raise")
+        trainer = fitted(Stranger(lr=0.0), [callback], data=rows, max_steps=1)
+        assert callback.spectrometer.samples == 20
+        assert trainer.logger.history("hessian/loss")[0][1] < 100
+    callback = HessianSpectrum(on_error="raise")
+    fitted(Stranger(), [callback], data=DataLoader(TensorDataset(x, y), batch_size=5), max_steps=2, overfit_batches=2)
+    assert callback.spectrometer.samples == 10
+
+
+class Counted(NamedTuple):
+    rows: list
+
+
+def test_batches_whose_samples_are_not_known():
+    sentence = r"in a batch of type Counted is not known.\nwrite:    def sample_count\(self, batch\) in Stranger"
+    with pytest.raises(UsageError, match=sentence):
+        fitted(Stranger(), [HessianSpectrum()], data=DataLoader([1, 2, 3], batch_size=3, collate_fn=Counted))
 
 
 def test_no_gauss_newton_matrix_without_outputs():

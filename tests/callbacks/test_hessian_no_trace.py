@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from gradgrad.callbacks import HessianSpectrum
 from gradgrad.datamodules import SinusoidTasks
@@ -42,7 +42,73 @@ def maml():
     return MAML(lambda inputs, outputs: MLP(inputs, outputs, [5]), inner_steps=2)
 
 
+class Meter:
+    def __init__(self):
+        self.total, self.inner = 0, {"a": {"b": [0]}}
+
+
+class Collector(Stranger):
+    """Remembers in every way that people remember, and lets the loss depend on all of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.average = nn.Linear(3, 1).requires_grad_(False)
+        self.register_buffer("scale", torch.ones(1))
+        self.generators = [torch.Generator().manual_seed(0), np.random.default_rng(0), np.random.RandomState(0), random.Random(0)]
+        self.meter, self.array, self.inside = Meter(), np.zeros(1), [torch.zeros(1)]
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        with torch.no_grad():
+            self.average.weight.mul_(0.9).add_(self.net[0].weight[:1], alpha=0.1)
+        self.scale.data.mul_(0.9)
+        self.meter.total += 1
+        self.meter.inner["a"]["b"][0] += 1
+        self.array += 1
+        self.inside[0] += 1
+        torch_, generator, legacy, python = self.generators
+        noise = torch.rand(1, generator=torch_) + generator.random() + legacy.rand() + python.random()
+        remembered = self.meter.total + self.meter.inner["a"]["b"][0] + float(self.array[0]) + self.inside[0]
+        return (self(x) - y + self.average(x) + self.scale + 0.1 * noise + 0.1 * remembered).square().mean()
+
+
+class Numbered(Dataset):
+    """With a generator of its own."""
+
+    def __init__(self):
+        self.generator, self.taken = np.random.default_rng(0), 0
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        self.taken += 1
+        x = torch.full((3,), float(i)) / 20 + self.generator.random() + 0.01 * self.taken
+        return x, x.sum(0, keepdim=True)
+
+
+class Stream(IterableDataset):
+    """Remembers how far it has been read."""
+
+    def __init__(self):
+        self.place, self.generator = 0, torch.Generator().manual_seed(0)
+
+    def __iter__(self):
+        while self.place < 80:
+            self.place += 1
+            x = torch.full((3,), self.place / 80) + torch.rand(3, generator=self.generator)
+            yield x, x.sum(0, keepdim=True)
+
+
+def streamed(**settings):
+    return lambda: DataLoader(Stream(), batch_size=8, **settings)
+
+
 CASES = {
+    "memories": (Collector, {}),
+    "data with a generator": (Stranger, {"data": lambda: DataLoader(Numbered(), batch_size=8, shuffle=True)}),
+    "a stream": (Stranger, {"data": streamed()}),
+    "workers that stay": (Stranger, {"data": streamed(num_workers=1, persistent_workers=True)}),
     "plain": (Stranger, {}),
     "batchnorm": (batchnorm, {}),
     "dropout": (dropout, {}),

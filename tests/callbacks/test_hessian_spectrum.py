@@ -1,6 +1,8 @@
 """Right numbers at the right steps, on anyone's module."""
 
 import math
+import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from gradgrad.callbacks import HessianSpectrum
+from gradgrad.curvature.measurement import _further_out
 from gradgrad.errors import UsageError
 from strangers import Stranger, data, dense_hessian, fitted, loader
 
@@ -145,8 +148,15 @@ def test_a_warm_start_pays():
 
 def test_a_cold_check_against_lock_in(monkeypatch):
     """Warm starts that were held to a lower eigenvector are found out."""
-    callback = HessianSpectrum(every_n_steps=1, tol=1e-3, on_error="raise")
     monkeypatch.setattr("gradgrad.curvature.measurement.GUARD", 0.0)
+
+    class Held(HessianSpectrum):
+        def on_train_start(self, trainer, pl_module):
+            self._previous, self.spectrometer.count = 0, 18
+            self.spectrometer.vectors[""] = torch.tensor([[0.0], [1.0]])
+            super().on_train_start(trainer, pl_module)
+
+    callback = Held(every_n_steps=1, tol=1e-3, on_error="raise")
     module = Stranger(lr=0.0)
 
     class Trap(nn.Module):  # both directions are exact eigenvectors, and the start is the lower one
@@ -160,9 +170,6 @@ def test_a_cold_check_against_lock_in(monkeypatch):
     module.net = Trap()
     x = torch.eye(2).repeat(4, 2)[:, :3]
     batches = DataLoader(TensorDataset(x, torch.zeros(8, 1)), batch_size=8)
-    callback.spectrometer.vectors[""] = torch.tensor([[0.0], [1.0]])
-    callback._previous = 0
-    callback.spectrometer.count = 18
     trainer = fitted(module, [callback], max_steps=2, data=batches)
     held, found = (value for _, value in trainer.logger.history("hessian/lambda_max"))
     assert held == pytest.approx(1.0, rel=1e-5)
@@ -311,12 +318,69 @@ def test_manual_optimization_needs_a_loss():
         ({"probe": 0}, "HessianSpectrum got probe 0; expected 1 or more."),
         ({"every_n_steps": -1}, "HessianSpectrum got every_n_steps -1; expected 1 or more."),
         ({"every_n_steps": 1, "every_n_epochs": 2}, "got every_n_steps 1 and every_n_epochs 2; expected one at most."),
-        ({"tol": 0.0}, "HessianSpectrum got tol 0.0, trace_probes 0; expected tol above 0, and 0, 4 or more probes."),
+        ({"tol": 0.0}, "HessianSpectrum got tol 0.0; expected a relative residual between 0 and 1, such as 1e-2."),
+        ({"trace_probes": 2}, "HessianSpectrum got trace_probes 2; expected 0 for none, or 4 or more."),
+        (
+            {"operator": "hesian"},
+            "got operator 'hesian'; expected one of hessian, ggn, preconditioned.\nwrite:    operator: hessian",
+        ),
+        ({"probe": "trian"}, "got probe 'trian'; expected one of batch, train, val.\nwrite:    probe: train"),
+        ({"probe": True}, "HessianSpectrum got probe True; expected 1 or more."),
+        ({"mode": "evaluation"}, "got mode 'evaluation'; expected one of eval, train."),
+        ({"on_error": "rais"}, "got on_error 'rais'; expected one of nan, raise.\nwrite:    on_error: raise"),
+        ({"schedule": "linear"}, "got schedule 'linear'; expected one of log."),
+        ({"k": 2.5}, "HessianSpectrum got k 2.5; expected 1 or more."),
+        ({"blocks": "net.*"}, "got blocks 'net.*'; expected a list.\nwrite:    blocks: [net.*]"),
+        ({"name": "a:b"}, "HessianSpectrum got name 'a:b'; expected letters, digits and _ - . / space: MLflow's."),
+        ({"name": ""}, "HessianSpectrum got name ''; expected letters"),
+        (
+            {"probe": "batch", "every_n_epochs": 1},
+            "got probe batch with every_n_epochs; expected every_n_steps: epochs have no batch.",
+        ),
+        ({"k": 3, "max_hvps": 2}, "HessianSpectrum got max_hvps 2; expected 3 at least, a product for each eigenvalue."),
+        ({"basis_size": 2}, "HessianSpectrum got basis_size 2; expected 3 at least: all pairs and two blocks."),
+        (
+            {"method": "power_iteration", "which": "BE"},
+            "got method power_iteration with which BE, block_size 1, basis_size None.\nexpected: one end",
+        ),
     ],
 )
 def test_settings(settings, sentence):
-    with pytest.raises(UsageError, match=sentence):
+    with pytest.raises(UsageError, match=re.escape(sentence)):
         HessianSpectrum(**settings)
+
+
+def test_a_second_fit_begins_again():
+    callback = HessianSpectrum(every_n_steps=2, on_error="raise")
+    for _ in range(2):
+        trainer = fitted(Stranger(), [callback], max_steps=4)
+        assert [step for step, _ in trainer.logger.history("hessian/lambda_max")] == [0, 2, 4]
+    assert len(callback.history.rows) == 3
+
+
+def test_layers_frozen_since_are_nan_alone():
+    class Freezes(Stranger):
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            self.net[0].requires_grad_(False)
+
+    callback = HessianSpectrum(every_n_steps=1, blocks=["net.0.*", "net.2.*"], on_error="raise")
+    trainer = fitted(Freezes(), [callback], max_steps=2)
+    nan = [math.isnan(value) for _, value in trainer.logger.history("hessian/net.0/lambda_max")]
+    assert nan[0] is False
+    assert nan[-1] is True
+    assert not any(math.isnan(value) for _, value in trainer.logger.history("hessian/net.2/lambda_max"))
+    assert not any(math.isnan(value) for _, value in trainer.logger.history("hessian/lambda_max"))
+
+
+@pytest.mark.parametrize(("which", "worst"), [("LA", 0.5), ("BE", 0.9), ("SA", 0.9), ("LM", 0.5)])
+def test_surprises_at_any_place(which, worst):
+    """Cold eigenvalues further out than the warm ones, wherever they are in the list."""
+    cold, warm = ([10.0, 9.0, -2.0, -10.0], [10.0, 4.0, -1.0, -1.0])
+    found = [SimpleNamespace(eigenvalues=torch.tensor(values)) for values in (cold, warm)]
+    if which in ("LA", "LM"):
+        found = [SimpleNamespace(eigenvalues=f.eigenvalues[:2]) for f in found]
+    assert _further_out(*found, which) == pytest.approx(worst)
+    assert _further_out(found[1], found[1], which) == 0
 
 
 def test_refusals_come_before_training():

@@ -1,5 +1,6 @@
 """The curvature of the training loss, while it is trained on."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -8,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gradgrad.callbacks.spectrum_history import Density, SpectrumHistory
 from gradgrad.callbacks.spectrum_record import record, record_failure, record_probe
+from gradgrad.curvature.checked import one_of, whole_number
 from gradgrad.curvature.measurement import Solver, Which
 from gradgrad.curvature.operator import Kind
 from gradgrad.curvature.schedule import due
@@ -88,35 +90,27 @@ class HessianSpectrum(Callback):
         seed: int = 0,
         name: str | None = None,
     ) -> None:
-        counts = {
-            "k": k,
-            "max_hvps": max_hvps,
-            "every_n_steps": every_n_steps,
-            "every_n_epochs": every_n_epochs,
-            "block_size": block_size,
-        }
-        counts |= {"density_every": density_every, "micro_batch_size": micro_batch_size, "basis_size": basis_size}
-        counts |= {} if isinstance(probe, str) else {"probe": probe}
-        for setting, value in counts.items():
-            if value is not None and value < 1:
-                raise UsageError(f"HessianSpectrum got {setting} {value}; expected 1 or more.")
+        whole_number("every_n_steps", every_n_steps, 1, optional=True)
+        whole_number("every_n_epochs", every_n_epochs, 1, optional=True)
+        one_of("schedule", schedule, ("log",))
+        one_of("on_error", on_error, ("nan", "raise"))
         if every_n_steps and every_n_epochs:
             raise UsageError(
                 f"HessianSpectrum got every_n_steps {every_n_steps} and every_n_epochs {every_n_epochs}; expected one at most."
             )
-        if not tol > 0 or trace_probes < 0 or 0 < trace_probes < 4:
-            raise UsageError(
-                f"HessianSpectrum got tol {tol}, trace_probes {trace_probes}; expected tol above 0, and 0, 4 or more probes."
-            )
+        if every_n_epochs and probe == "batch":
+            raise UsageError("HessianSpectrum got probe batch with every_n_epochs; expected every_n_steps: epochs have no batch.")
+        if name is not None and not re.fullmatch(r"[\w\-./ ]*\w", name, re.ASCII):
+            raise UsageError(f"HessianSpectrum got name {name!r}; expected letters, digits and _ - . / space: MLflow's.")
         solver = Solver(k, which, method, tol, max_hvps, block_size, basis_size, seed)
         self.spectrometer = Spectrometer(
             solver,
             operator,
             probe,
-            list(blocks),
+            blocks,
             warm_start,
-            DENSITY_PROBES if density_every else 0,
-            density_every or 1,
+            0 if density_every is None else DENSITY_PROBES,
+            1 if density_every is None else density_every,
             trace_probes=trace_probes,
             micro_batch_size=micro_batch_size,
             mode=mode,
@@ -132,6 +126,18 @@ class HessianSpectrum(Callback):
     def state_key(self) -> str:
         """What tells several of these apart in a checkpoint."""
         return f"HessianSpectrum({self.name})"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget another fit; a checkpoint's state comes later.
+
+        Args:
+            trainer: unused.
+            pl_module: unused.
+            stage: Lightning's.
+        """
+        if stage == "fit":
+            self.history, self._previous, self._complained = SpectrumHistory(), None, False
+            self.spectrometer.forget()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what can never be measured.

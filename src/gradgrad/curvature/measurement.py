@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from gradgrad.curvature.checked import WHO, one_of, whole_number
 from gradgrad.curvature.operator import layer_shares, scale_of, underlying
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers import EigenResult, lanczos, power_iteration
+from gradgrad.errors import UsageError
 
 Which = Literal["LA", "SA", "LM", "BE"]
 LARGE = 1_000_000  # parameters beyond which many vectors would dwarf the model; a guess
@@ -57,6 +59,31 @@ class Solver:
     basis_size: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what no operator can be asked.
+
+        Raises:
+            UsageError: a setting out of range.
+        """
+        one_of("which", self.which, get_args(Which))
+        one_of("method", self.method, ("lanczos", "power_iteration"))
+        for setting in ("k", "max_hvps", "block_size", "basis_size"):
+            whole_number(setting, getattr(self, setting), 1, optional=setting == "basis_size")
+        whole_number("seed", self.seed, None)
+        if not isinstance(self.tol, float | int) or not 0 < self.tol < 1:
+            raise UsageError(f"{WHO} got tol {self.tol}; expected a relative residual between 0 and 1, such as 1e-2.")
+        pairs = 2 * self.k if self.which == "BE" else self.k
+        if self.max_hvps < pairs:
+            raise UsageError(f"{WHO} got max_hvps {self.max_hvps}; expected {pairs} at least, a product for each eigenvalue.")
+        least = pairs + 2 * self.block_size
+        if self.basis_size is not None and self.basis_size < least:
+            raise UsageError(f"{WHO} got basis_size {self.basis_size}; expected {least} at least: all pairs and two blocks.")
+        if self.method == "power_iteration" and (self.which == "BE" or self.block_size > 1 or self.basis_size is not None):
+            raise UsageError(
+                f"{WHO} got method power_iteration with which {self.which}, block_size {self.block_size}, basis_size "
+                f"{self.basis_size}.\nexpected: one end, and none of the others\nwrite:    method: lanczos"
+            )
+
     def __call__(self, operator: LinearOperator, start: Tensor | None) -> EigenResult:
         """Solve.
 
@@ -68,14 +95,14 @@ class Solver:
             At most as many eigenpairs as there are rows.
         """
         count = min(2 * self.k if self.which == "BE" else self.k, operator.size)
-        basis_size = self.basis_size
+        basis_size, block_size = self.basis_size, min(self.block_size, operator.size)
         if basis_size is None and operator.size > LARGE:
-            basis_size = 2 * count + 2 * self.block_size + 2  # a guess: fewer vectors, more restarts
+            basis_size = 2 * count + 2 * block_size + 2  # a guess: fewer vectors, more restarts
         tol = self.tol if start is not None else min(self.tol, COLD)
         if self.method == "power_iteration":
             found = power_iteration(operator, count, self.which, tol, self.max_hvps, start, seed=self.seed)  # type: ignore[arg-type]
         else:
-            found = lanczos(operator, count, self.which, tol, self.max_hvps, start, self.block_size, basis_size, self.seed)
+            found = lanczos(operator, count, self.which, tol, self.max_hvps, start, block_size, basis_size, self.seed)
         return replace(found, converged=found.residuals <= self.tol)
 
 
@@ -127,11 +154,16 @@ def measure(
 
 
 def _further_out(cold: EigenResult, warm: EigenResult, which: Which) -> float:
-    def outermost(found: EigenResult) -> float:
-        values = found.eigenvalues
-        return float(-values[-1] if which == "SA" else values.abs().max() if which == "LM" else values[0])
-
-    return (outermost(cold) - outermost(warm)) / max(abs(outermost(warm)), torch.finfo(torch.float64).tiny)
+    """How much further out the cold start's eigenvalues are, at most, in units of the outermost warm one."""
+    count = min(len(cold.eigenvalues), len(warm.eigenvalues))
+    ahead = cold.eigenvalues[:count] - warm.eigenvalues[:count]  # both descending
+    if which == "LM":
+        ahead = cold.eigenvalues.abs().sort().values[-count:] - warm.eigenvalues.abs().sort().values[-count:]
+    elif which == "SA":
+        ahead = -ahead
+    elif which == "BE":  # ceil(count / 2) from the top
+        ahead[(count + 1) // 2 :] *= -1
+    return float(ahead.max() / warm.eigenvalues.abs().max().clamp_min(torch.finfo(torch.float64).tiny))
 
 
 def _eigenvalues(eigen: EigenResult, solver: Solver) -> dict[str, float]:

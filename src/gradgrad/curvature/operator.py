@@ -97,7 +97,7 @@ def curvature_operator(
     if kind == "hessian":
         return hessian
     diagonal = preconditioner(trainer.optimizers, list(params.values()))
-    return None if diagonal is None else ScaledOperator(hessian, diagonal.rsqrt())
+    return None if diagonal is None else ScaledOperator(hessian, diagonal.to(hessian.dtype).rsqrt())
 
 
 def underlying(operator: LinearOperator) -> CurvatureOperator[Any]:

@@ -26,8 +26,8 @@ class Halves(NamedTuple):
 def halves(module: LightningModule, loss: Loss) -> Halves:
     """Cut a loss at the outputs of the network that it calls.
 
-    The network is the module itself, if ``loss`` calls it as ``self(x)``, else its only submodule with parameters; calls that
-    the loss does not depend on (for a metric, say) are passed over. Its outputs are what the loss is convex in, for the usual
+    The network is the module itself, if ``loss`` calls it as ``self(x)``, else the submodule that it calls last (the head); calls
+    that the loss does not depend on (for a metric, say) are passed over. Its outputs are what the loss is convex in, for the usual
     losses; what else the loss takes from the parameters is no part of the matrix.
 
     Args:
@@ -38,12 +38,13 @@ def halves(module: LightningModule, loss: Loss) -> Halves:
         The two halves; ask for a batch's outputs first. Asking raises UsageError where there is not one call of a network.
     """
     children = [child for child in module.children() if any(True for _ in child.parameters())]
-    networks: list[nn.Module] = [module, *(children if len(children) == 1 else [])]
+    networks: list[nn.Module] = [module, *children]
     chosen: list[tuple[nn.Module, int]] = []
 
     def model(batch: Any) -> Tensor:
         calls = _calls(networks, loss, batch)
-        network, found = next(((network, found) for network, found in calls.items() if found), (module, {}))
+        network = module if calls[module] else next((last for last in reversed(calls) if calls[last]), module)
+        found = calls[network]
         if len(found) != 1:
             raise UsageError(_sentence(module, len(found)))
         ((place, outputs),) = found.items()
@@ -68,9 +69,13 @@ def halves(module: LightningModule, loss: Loss) -> Halves:
 
 
 def _calls(networks: list[nn.Module], loss: Loss, batch: Any) -> dict[nn.Module, dict[int, Tensor]]:
-    """Find the outputs that the loss depends on, by network and by number of the call."""
+    """Find the outputs that the loss depends on, by network, the one called last at the end, and by number of the call."""
     made: dict[nn.Module, list[Any]] = {network: [] for network in networks}
-    handles = [network.register_forward_hook(lambda m, _inputs, output: made[m].append(output)) for network in networks]
+
+    def seen(network: nn.Module, _inputs: Any, output: Any) -> None:
+        made[network] = [*made.pop(network), output]
+
+    handles = [network.register_forward_hook(seen) for network in networks]
     try:
         value = loss(batch)
     finally:
@@ -91,6 +96,6 @@ def _sentence(module: LightningModule, calls: int) -> str:
     children = some(name for name, _ in module.named_children())
     return (
         f"the Gauss-Newton matrix is cut at the network's outputs; the loss of {type(module).__name__} depends on {calls}.\n"
-        f"expected: one call of self(x), or of the only submodule with parameters (submodules: {children}), that gives a tensor\n"
+        f"expected: one call of self(x), or of the submodule that comes last (submodules: {children}), that gives a tensor\n"
         "write:    operator: hessian, or a loss(batch) that calls self(x) once"
     )

@@ -3,21 +3,25 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from gradgrad.curvature.agreed import agreed
+from gradgrad.curvature.checked import WHO, one_of, whole_number
 from gradgrad.curvature.measurement import LARGE, Solver, Spectrum, measure
 from gradgrad.curvature.operator import Kind, blocks, curvature_operator, reducer, trainable
-from gradgrad.curvature.probe import Probe, Which, digest, draw
+from gradgrad.curvature.probe import Probe, Which, digest, draw, sources
 from gradgrad.curvature.progress import Watched
 from gradgrad.curvature.stability import learning_rate, preconditioner, stability_threshold
 from gradgrad.curvature.training_loss import sample_counter, training_loss
 from gradgrad.curvature.undisturbed import undisturbed
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers import SpectralDensity, spectral_density, trace
+from gradgrad.errors import UsageError
+from gradgrad.penalties.micro_batches import micro_batches
 
 # Between two checks against lock-in, whichever comes first: measurements, and the factor by which steps have grown. Guesses: a
 # cold start costs as much as four warm ones, and few measurements of a logarithmic schedule cover many steps.
@@ -77,6 +81,34 @@ class Spectrometer:
     vectors: dict[str, Tensor] = field(default_factory=dict)
     drawn: Probe | None = None
     checks: bool = False
+    probed: list[Any] = field(default_factory=list)  # data sets that are read
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured anywhere.
+
+        Raises:
+            UsageError: a setting out of range.
+        """
+        one_of("operator", self.kind, get_args(Kind))
+        one_of("mode", self.mode, ("eval", "train"))
+        if isinstance(self.probe, str):
+            one_of("probe", self.probe, ("batch", "train", "val"))
+        else:
+            whole_number("probe", self.probe, 1, optional=True)
+        whole_number("density_every", self.density_every, 1)
+        whole_number("micro_batch_size", self.micro_batch_size, 1, optional=True)
+        for setting in ("trace_probes", "density_probes"):
+            whole_number(setting, getattr(self, setting), 0)
+        whole_number("density_steps", self.density_steps, 2)
+        if 0 < self.trace_probes < 4:
+            raise UsageError(f"{WHO} got trace_probes {self.trace_probes}; expected 0 for none, or 4 or more.")
+        if isinstance(self.blocks, str):
+            raise UsageError(f"{WHO} got blocks {self.blocks!r}; expected a list.\nwrite:    blocks: [{self.blocks}]")
+
+    def forget(self) -> None:
+        """Begin again, with another module."""
+        self.count, self.cold, self.digest, self.drawn = 0, (0, 0), None, None
+        self.vectors, self.probed = {}, []
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
         """Refuse what can never be measured.
@@ -103,14 +135,23 @@ class Spectrometer:
         """
         if self.probe == "batch":
             return
-        with undisturbed(module, self.mode, self.seed):
-            self.drawn = draw(trainer, self.probe, self.micro_batch_size, self.seed)
-            count = sample_counter(module)
-            batches = list(self.drawn.on_device(trainer)) if not self.drawn.whole else self.drawn.on_device(trainer)
+        self.probed = sources(trainer)
+        with undisturbed(module, self.mode, self.seed, self.probed):
+            (self.drawn, own, self.digest) = agreed(trainer, lambda: self._drawn(trainer, module))
             reduce = reducer(trainer)
-            total = torch.tensor(float(sum(count(batch) for batch in batches)), device=module.device)
+            total = torch.tensor(own, device=module.device)
             self.samples = float(total if reduce is None else reduce(total))
-            self.digest = digest(batches)
+
+    def _drawn(self, trainer: Trainer, module: LightningModule) -> tuple[Probe, float, str]:
+        which = None if self.probe == "batch" else self.probe
+        probe, count = draw(trainer, which, self.micro_batch_size, self.seed), sample_counter(module)
+        batches = probe.on_device(trainer)
+        return probe, float(sum(count(batch) for batch in batches)), digest(batches)
+
+    def _batches(self, trainer: Trainer, batch: Any) -> Iterable[Any]:
+        if self.drawn is not None:
+            return agreed(trainer, lambda: self.drawn.on_device(trainer) if self.drawn else [])
+        return [batch] if self.micro_batch_size is None else [piece for _, piece in micro_batches(batch, self.micro_batch_size)]
 
     def __call__(self, trainer: Trainer, module: LightningModule, batch: Any = None) -> Reading:
         """Measure.
@@ -128,9 +169,9 @@ class Spectrometer:
         self.checks = self.count >= measurement + COLD_EVERY or step >= COLD_GROWTH * max(cold_step, 1)
         if self.checks or not self.vectors:
             self.cold = (self.count, step)
-        with undisturbed(module, self.mode, self.seed):
+        with undisturbed(module, self.mode, self.seed, self.probed):
             params = trainable(module)
-            batches = [batch] if self.drawn is None else self.drawn.on_device(trainer)
+            batches = self._batches(trainer, batch)
             metrics, operator = self._eigenvalues("", trainer, module, params, batches)
             if operator is None:
                 return Reading({}, None)
@@ -138,10 +179,17 @@ class Spectrometer:
             with operator.held():
                 metrics, density = self._whole_spectrum(operator, metrics)
             del operator  # and its graph, before those of the blocks
-            for pattern, chosen in blocks(module, self.blocks).items():
-                found, _ = self._eigenvalues(pattern, trainer, module, chosen, batches)
-                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in found.items() if name != "loss"}
+            for pattern in self.blocks:
+                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in self._block(pattern, trainer, module, batches)}
             return Reading(metrics, density)
+
+    def _block(self, pattern: str, trainer: Trainer, module: LightningModule, batches: Iterable[Any]) -> list[tuple[str, float]]:
+        try:
+            chosen = blocks(module, [pattern])[pattern]
+        except UsageError:  # its layers have been frozen since
+            return [("lambda_max", float("nan")), ("converged", 0.0)]
+        found, _ = self._eigenvalues(pattern, trainer, module, chosen, batches)
+        return [(name, value) for name, value in found.items() if name != "loss"]
 
     def _whole_spectrum(
         self, operator: LinearOperator, metrics: dict[str, float]

@@ -95,9 +95,15 @@ def preconditioner(optimizers: Sequence[Optimizer], params: Sequence[Tensor]) ->
             "write:    an optimizer of all trainable parameters, or operator: hessian"
         )
     states: list[dict[str, Any]] = [optimizer.state.get(p, {}) for p in params]  # never [p], which would make one
-    if not all(state and float(state["step"]) for state in states):
+    stepped = [bool(state) and float(state["step"]) > 0 for state in states]
+    if not any(stepped):
         return None
-    return torch.cat([_diagonal(state, groups[p]).flatten() for state, p in zip(states, params, strict=True)])
+    # What never had a gradient has no moments, and no curvature either: any P will do.
+    parts = [
+        _diagonal(state, groups[p]) if moved else torch.ones_like(p)
+        for state, moved, p in zip(states, stepped, params, strict=True)
+    ]
+    return torch.cat([part.detach().flatten() for part in parts])
 
 
 def _diagonal(state: dict[str, Any], group: dict[str, Any]) -> Tensor:

@@ -1,43 +1,43 @@
 """Evaluate a module in the middle of its training, and leave no trace."""
 
 import random
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers.logger import DummyLogger
-from torch import Tensor, nn
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from gradgrad.curvature.memory import undoing
 
 SILENT = ("log", "log_dict", "print")  # what a step may do that others would see
-CONTAINERS = (dict, list, set, deque)
-Undo = Callable[[], None]
 
 
 @contextmanager
-def undisturbed(module: LightningModule, mode: Literal["eval", "train"], seed: int) -> Iterator[None]:
+def undisturbed(module: LightningModule, mode: Literal["eval", "train"], seed: int, beside: Iterable[Any] = ()) -> Iterator[None]:
     """Put a module into a mode, with logging stubbed and the random numbers at a seed; afterwards all is as before.
 
-    Restored are modes, buffers, ``.grad`` and ``requires_grad`` of parameters, other attributes of all submodules (counters,
-    lists that a step appends to, torchmetrics' states), the trainer's loggers, and the random numbers of Python, NumPy and
-    PyTorch on the CPU and on the accelerator. Parameters themselves are not looked after: nothing here changes them.
+    Restored are modes, parameters (a step may move an average of others) with ``.grad`` and ``requires_grad``, buffers, and what
+    the module and the objects in it remember: counters, lists, generators, torchmetrics' states; the trainer's loggers; and the
+    random numbers of Python, NumPy and PyTorch on the CPU and on the accelerator. It costs a copy of the parameters.
 
     Args:
         module: perhaps in training.
         mode: of all its submodules inside.
         seed: of the random numbers inside.
+        beside: data sets, whose generators and counters are restored too; their tensors and arrays are taken for constants.
 
     Yields:
         Nothing.
     """
     with ExitStack() as stack:
         stack.enter_context(_same_random_numbers(module.device, seed))
-        for submodule in module.modules():
-            for undo in _undoing(submodule):
-                stack.callback(undo)
+        for undo in (*undoing(module), *(undo for source in beside for undo in undoing(source, data=False))):
+            stack.callback(undo)
+        stack.enter_context(_precision(module))
         module.train(mode == "train")
         for name in SILENT:
             object.__setattr__(module, name, _nothing)
@@ -47,6 +47,12 @@ def undisturbed(module: LightningModule, mode: Literal["eval", "train"], seed: i
 
 def _nothing(*_args: Any, **_kwargs: Any) -> None:
     pass
+
+
+def _precision(module: LightningModule) -> AbstractContextManager[None]:
+    # In "64-true" and the like a step makes tensors of that type; mixed precision is off in a measurement.
+    plugin = None if module._trainer is None else module._trainer.precision_plugin
+    return nullcontext() if plugin is None or isinstance(plugin, MixedPrecision) else plugin.forward_context()
 
 
 @contextmanager
@@ -79,64 +85,3 @@ def _same_random_numbers(device: torch.device, seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
-
-
-def _undoing(module: nn.Module) -> Iterator[Undo]:
-    """What restores one module: first in the list, last to be done."""
-    attributes = module.__dict__
-    kept = dict(attributes)
-
-    def bind() -> None:
-        attributes.clear()
-        attributes.update(kept)
-
-    yield bind
-    for value in kept.values():
-        if isinstance(value, CONTAINERS):
-            inner = value.values() if isinstance(value, dict) else value
-            yield from (_refill(part) for part in inner if isinstance(part, CONTAINERS))  # for example {"train": [...]}
-            yield _refill(value)
-        elif isinstance(value, Tensor):
-            yield _rewrite(value)
-    for tensor in module._buffers.values():
-        if tensor is not None:
-            yield _rewrite(tensor)
-    for parameter in module._parameters.values():
-        if parameter is not None:
-            yield _regrade(parameter)
-
-
-def _refill(container: Any) -> Undo:
-    if not container:  # a module has a dozen of these
-        return container.clear  # type: ignore[no-any-return]
-    content = container.copy()
-    refill = container.update if isinstance(container, dict | set) else container.extend
-
-    def undo() -> None:
-        container.clear()
-        refill(content)
-
-    return undo
-
-
-def _rewrite(tensor: Tensor) -> Undo:
-    if tensor.is_inference():
-        return lambda: None
-    copy, version = tensor.detach().clone(), tensor._version
-
-    def undo() -> None:
-        if tensor._version != version:
-            with torch.no_grad():
-                tensor.copy_(copy)
-
-    return undo
-
-
-def _regrade(parameter: nn.Parameter) -> Undo:
-    gradient, required = parameter.grad, parameter.requires_grad
-
-    def undo() -> None:
-        parameter.grad = gradient
-        parameter.requires_grad_(required)
-
-    return undo
