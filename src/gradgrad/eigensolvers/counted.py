@@ -10,10 +10,14 @@ from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.errors import UsageError
 
 MEMORY = 2**30  # bytes that what is done at once may take: a guess
+WINDOW = 2.0**20  # a first product between this and its inverse is left as it is: a guess, far from 2^63, where squares end
 
 
 class Counted:
     """A linear operator that is applied to rows, with a count of products and a clock that runs from here on.
+
+    Squares of numbers below 1e-19 or beyond 1e19 are lost in float32. Where the first product that is not 0 is far from 1, all
+    are multiplied by the power of two that brings it there, which rounds nothing; a solver divides its results by it.
 
     Args:
         operator: symmetric.
@@ -21,6 +25,7 @@ class Counted:
 
     Attributes:
         matvecs: products with one vector so far.
+        unit: the power of two that products are multiplied by; 1 until one is seen that is not 0.
         like: one vector of zeros in the operator's dtype and on its device, shape ``(P,)``, without memory of its own.
 
     Raises:
@@ -39,6 +44,7 @@ class Counted:
             )
         self.who, self.size, self.matvecs = who, operator.size, 0
         self.like = torch.zeros((), dtype=operator.dtype, device=operator.device).expand(operator.size)
+        self.unit, self._measured = 1.0, False
         self._operator = operator
         self._began = time.perf_counter()
 
@@ -65,15 +71,24 @@ class Counted:
             rows: shape ``(K, P)``.
 
         Returns:
-            Shape ``(K, P)``, its own memory.
+            Shape ``(K, P)``, its own memory, in units of ``1 / unit``.
         """
         self.matvecs += len(rows)
         products = self._operator.matmat(rows.T).detach().T
+        if not self._measured and len(rows):
+            self._measure(float(products.abs().amax()))
+        if self.unit != 1:
+            return (products * self.unit).contiguous()
         return (
             products.clone(memory_format=torch.contiguous_format)
             if products.data_ptr() == rows.data_ptr()
             else products.contiguous()
         )
+
+    def _measure(self, largest: float) -> None:
+        self._measured = largest != 0
+        if 0 < largest < math.inf and not 1 / WINDOW <= largest <= WINDOW:
+            self.unit = 2.0 ** max(-126, min(126, 1 - math.frexp(largest)[1]))  # a number in float32
 
     def finite(self, numbers: Tensor) -> Tensor:
         """Bring a few numbers to the CPU, and refuse NaN there.

@@ -66,7 +66,7 @@ def diagonal(
     else:
         value = _xdiag(counted, rademacher(matvecs // 2, counted.like, generator(seed)))
     counted.finite(value.sum())
-    return DiagonalEstimate(value, counted.matvecs, counted.seconds)
+    return DiagonalEstimate(value / counted.unit, counted.matvecs, counted.seconds)
 
 
 def _bekas(counted: Counted, matvecs: int, source: torch.Generator) -> Tensor:

@@ -143,7 +143,7 @@ class _Search:
         order = self.values[: self.k].argsort(descending=True)
         values, residuals = self.values[order], self.residuals[order]
         vectors = self.space.vectors(self.y[:, order]).T
-        return EigenResult(values, vectors, residuals, residuals <= self.tol, counted.matvecs, counted.seconds)
+        return EigenResult(values / counted.unit, vectors, residuals, residuals <= self.tol, counted.matvecs, counted.seconds)
 
 
 def ranking(values: Tensor, which: str) -> Tensor:

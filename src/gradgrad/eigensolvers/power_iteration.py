@@ -143,4 +143,5 @@ class _Iteration:
         norms = self.counted.finite(torch.linalg.vector_norm(weights @ products - there[:, None] * vectors, dim=1))
         residuals = relative(norms, values, max(self.norm, float(values.abs().max())), products.dtype)
         converged = residuals <= self.tol
+        values = values / self.counted.unit
         return EigenResult(values, vectors.T, residuals, converged, self.counted.matvecs, self.counted.seconds)

@@ -92,7 +92,7 @@ def spectral_density(
             values, y = torch.linalg.eigh(projected)
             nodes.append(values)
             weights.append(y[0].square())
-    at, of = torch.stack(nodes), torch.stack(weights)
+    at, of = torch.stack(nodes) / counted.unit, torch.stack(weights)
     grid, density, sigma = _broadened(at, of, grid_points, width)
     return SpectralDensity(grid, density, at, of, sigma, counted.matvecs, counted.seconds)
 

@@ -72,8 +72,8 @@ def trace(
         raise UsageError(f"trace got matvecs={matvecs}; expected {min(least, counted.size)} at least for {method}.")
     if matvecs >= counted.size:
         value = counted.finite(counted(unit_vectors(counted.like)).diagonal().sum())
-        return TraceEstimate(float(value), 0.0, counted.matvecs, counted.seconds)
-    samples = counted.finite(estimate(counted, matvecs, generator(seed)))
+        return TraceEstimate(float(value) / counted.unit, 0.0, counted.matvecs, counted.seconds)
+    samples = counted.finite(estimate(counted, matvecs, generator(seed))) / counted.unit
     error = float(samples.std() / len(samples) ** 0.5) if len(samples) > 1 else None
     return TraceEstimate(float(samples.mean()), error, counted.matvecs, counted.seconds)
 
