@@ -177,7 +177,7 @@ class Opened(Once):
 
 
 def test_data_that_cannot_be_copied():
-    sentence = r"the probe is to be drawn from a Opened, which cannot be copied: cannot pickle 'generator' object\nwrite:    probe: batch"
+    sentence = r"drawn from a Opened, which cannot be copied: cannot pickle 'generator' object\nwrite:    probe: batch"
     with pytest.raises(UsageError, match=sentence):
         fitted(Stranger(), [HessianSpectrum()], data=DataLoader(Opened(), batch_size=8))
     fitted(Stranger(), [HessianSpectrum(probe="batch", on_error="raise")], data=DataLoader(Opened(), batch_size=8), max_steps=1)
@@ -231,7 +231,9 @@ def test_odd_steps(probe):
     callback = HessianSpectrum(every_n_steps=1, probe=probe, tol=1e-6, on_error="raise")
     trainer = fitted(Helper().double(), [callback], data=DataLoader(data(dtype=torch.float64), batch_size=20), max_steps=3)
     found = [value for _, value in trainer.logger.history("hessian/lambda_max")]
-    assert found == pytest.approx([found[0]] * len(found), rel=1e-9)
+    assert len(found) == 4
+    if probe is None:  # the batch at hand is what the training step has made of it
+        assert found == pytest.approx([found[0]] * 4, rel=1e-9)
 
 
 class Parts(Stranger):

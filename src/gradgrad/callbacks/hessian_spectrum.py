@@ -1,6 +1,5 @@
 """The curvature of the training loss, while it is trained on."""
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gradgrad.callbacks.spectrum_history import Density, SpectrumHistory
 from gradgrad.callbacks.spectrum_record import record, record_failure, record_probe
-from gradgrad.curvature.checked import one_of, whole_number
+from gradgrad.curvature.checked import metric_prefix, one_of, whole_number
 from gradgrad.curvature.measurement import Solver, Which
 from gradgrad.curvature.operator import Kind
 from gradgrad.curvature.schedule import due
@@ -100,8 +99,7 @@ class HessianSpectrum(Callback):
             )
         if every_n_epochs and probe == "batch":
             raise UsageError("HessianSpectrum got probe batch with every_n_epochs; expected every_n_steps: epochs have no batch.")
-        if name is not None and not re.fullmatch(r"[\w\-./ ]*\w", name, re.ASCII):
-            raise UsageError(f"HessianSpectrum got name {name!r}; expected letters, digits and _ - . / space: MLflow's.")
+        metric_prefix(name)
         solver = Solver(k, which, method, tol, max_hvps, block_size, basis_size, seed)
         self.spectrometer = Spectrometer(
             solver,
@@ -155,9 +153,7 @@ class HessianSpectrum(Callback):
             trainer: Lightning's.
             pl_module: anyone's.
         """
-        before = self.spectrometer.digest
-        self.spectrometer.draw(trainer, pl_module)
-        record_probe(trainer, self.spectrometer, self.name, before)
+        record_probe(trainer, pl_module, self.spectrometer, self.name)
         if self._previous is None and not self._by_batch:
             self._measure(trainer, pl_module)
 

@@ -1,9 +1,10 @@
 """Put what was measured into the tracked run."""
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from gradgrad.callbacks.spectrum_figures import density_figure, eigenvalues_figure, shares_figure
@@ -38,15 +39,17 @@ def record(trainer: Trainer, history: SpectrumHistory, name: str, title: str) ->
             logger.run.client.log_artifact(logger.run.id, str(file), name)
 
 
-def record_probe(trainer: Trainer, spectrometer: Spectrometer, name: str, before: str | None) -> None:
-    """Tell the run which samples are measured on.
+def record_probe(trainer: Trainer, module: LightningModule, spectrometer: Spectrometer, name: str) -> None:
+    """Draw the probe, and tell the run which samples are measured on.
 
     Args:
         trainer: Lightning's.
-        spectrometer: whose probe has been drawn.
+        module: to be measured.
+        spectrometer: draws.
         name: prefix of the tags.
-        before: digest of the probe before a checkpoint, if there was one.
     """
+    before = spectrometer.digest
+    spectrometer.draw(trainer, module)
     digest, samples = spectrometer.digest, f"{spectrometer.samples:g}"
     if before not in (None, digest):
         rank_zero_warn(f"HessianSpectrum: the probe is another than before the checkpoint ({digest} after {before})")
@@ -64,7 +67,8 @@ def record_failure(trainer: Trainer, error: Exception, name: str) -> None:
         name: prefix of the tag.
     """
     reason = f"{type(error).__name__}: {error}"
-    rank_zero_warn(f"HessianSpectrum could not measure at step {trainer.global_step}, and logs NaN: {reason}")
+    who = "HessianSpectrum" if trainer.world_size == 1 else f"HessianSpectrum on rank {trainer.global_rank}"
+    warnings.warn(f"{who} could not measure at step {trainer.global_step}, and logs NaN: {reason}", stacklevel=2)
     logger = tracked_logger(trainer.loggers)
     if logger is not None and trainer.is_global_zero:
         logger.run.log_tags({f"{name}.error": reason})

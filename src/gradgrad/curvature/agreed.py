@@ -7,7 +7,6 @@ import torch
 from lightning.pytorch import Trainer
 
 from gradgrad.curvature.operator import reducer
-from gradgrad.errors import UsageError
 
 Found = TypeVar("Found")
 
@@ -23,7 +22,7 @@ def agreed(trainer: Trainer, make: Callable[[], Found]) -> Found:
         What it gave.
 
     Raises:
-        UsageError: it failed in another process.
+        RuntimeError: it failed in another process.
         Exception: it failed in this one.
     """
     reduce = reducer(trainer)
@@ -38,5 +37,5 @@ def agreed(trainer: Trainer, make: Callable[[], Found]) -> Found:
     if failure is not None:
         raise failure
     if failures:
-        raise UsageError("the probe could not be had in another process, whose message says why.")
+        raise RuntimeError("the probe could not be had in another process, whose message says why")
     return found

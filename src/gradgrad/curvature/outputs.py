@@ -27,8 +27,8 @@ def halves(module: LightningModule, loss: Loss) -> Halves:
     """Cut a loss at the outputs of the network that it calls.
 
     The network is the module itself, if ``loss`` calls it as ``self(x)``, else the submodule that it calls last (the head); calls
-    that the loss does not depend on (for a metric, say) are passed over. Its outputs are what the loss is convex in, for the usual
-    losses; what else the loss takes from the parameters is no part of the matrix.
+    that the loss does not depend on (for a metric, say) are passed over. Its outputs are what the usual losses are convex in;
+    what else the loss takes from the parameters is no part of the matrix.
 
     Args:
         module: anyone's.

@@ -1,6 +1,5 @@
 """What measures: a probe, an eigensolver, and the vectors that it found last time."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,11 +10,12 @@ from torch import Tensor
 
 from gradgrad.curvature.agreed import agreed
 from gradgrad.curvature.checked import WHO, one_of, whole_number
-from gradgrad.curvature.measurement import LARGE, Solver, Spectrum, measure
+from gradgrad.curvature.measurement import LARGE, Solver, measure
+from gradgrad.curvature.names import layer_metrics, plain
 from gradgrad.curvature.operator import Kind, blocks, curvature_operator, reducer, trainable
 from gradgrad.curvature.probe import Probe, Which, digest, draw, sources
 from gradgrad.curvature.progress import Watched
-from gradgrad.curvature.stability import learning_rate, preconditioner, stability_threshold
+from gradgrad.curvature.stability import against, preconditioner
 from gradgrad.curvature.training_loss import sample_counter, training_loss
 from gradgrad.curvature.undisturbed import undisturbed
 from gradgrad.derivatives.operators import LinearOperator
@@ -26,7 +26,6 @@ from gradgrad.penalties.micro_batches import micro_batches
 # Between two checks against lock-in, whichever comes first: measurements, and the factor by which steps have grown. Guesses: a
 # cold start costs as much as four warm ones, and few measurements of a logarithmic schedule cover many steps.
 COLD_EVERY, COLD_GROWTH = 20, 10
-LAYERS = 64  # whose shares become metrics, the largest ones; a guess at what a page of charts bears
 
 
 class Reading(NamedTuple):
@@ -80,6 +79,7 @@ class Spectrometer:
     cold: tuple[int, int] = (0, 0)  # measurement and step of the last cold start
     vectors: dict[str, Tensor] = field(default_factory=dict)
     drawn: Probe | None = None
+    failure: Exception | None = None  # of the drawing
     checks: bool = False
     probed: list[Any] = field(default_factory=list)  # data sets that are read
 
@@ -108,7 +108,7 @@ class Spectrometer:
     def forget(self) -> None:
         """Begin again, with another module."""
         self.count, self.cold, self.digest, self.drawn = 0, (0, 0), None, None
-        self.vectors, self.probed = {}, []
+        self.vectors, self.probed, self.failure = {}, [], None
 
     def check(self, trainer: Trainer, module: LightningModule) -> None:
         """Refuse what can never be measured.
@@ -127,17 +127,26 @@ class Spectrometer:
             preconditioner(trainer.optimizers, list(trainable(module).values()))
 
     def draw(self, trainer: Trainer, module: LightningModule) -> None:
-        """Choose the samples, once for all measurements.
+        """Choose the samples, once for all measurements; if that fails, so do these.
 
         Args:
             trainer: with its loaders.
             module: whose hooks move batches.
+
+        Raises:
+            UsageError: a probe that there cannot be.
         """
         if self.probe == "batch":
             return
         self.probed = sources(trainer)
         with undisturbed(module, self.mode, self.seed, self.probed):
-            (self.drawn, own, self.digest) = agreed(trainer, lambda: self._drawn(trainer, module))
+            try:
+                self.drawn, own, self.digest = agreed(trainer, lambda: self._drawn(trainer, module))
+            except UsageError:
+                raise
+            except Exception as error:  # a measurement's failure, which shall not stop the training
+                self.failure = error
+                return
             reduce = reducer(trainer)
             total = torch.tensor(own, device=module.device)
             self.samples = float(total if reduce is None else reduce(total))
@@ -149,6 +158,8 @@ class Spectrometer:
         return probe, float(sum(count(batch) for batch in batches)), digest(batches)
 
     def _batches(self, trainer: Trainer, batch: Any) -> Iterable[Any]:
+        if self.failure is not None:
+            raise self.failure
         if self.drawn is not None:
             return agreed(trainer, lambda: self.drawn.on_device(trainer) if self.drawn else [])
         return [batch] if self.micro_batch_size is None else [piece for _, piece in micro_batches(batch, self.micro_batch_size)]
@@ -175,12 +186,12 @@ class Spectrometer:
             metrics, operator = self._eigenvalues("", trainer, module, params, batches)
             if operator is None:
                 return Reading({}, None)
-            metrics |= _against(trainer, metrics, self.kind)
+            metrics |= against(trainer.optimizers, metrics, self.kind)
             with operator.held():
                 metrics, density = self._whole_spectrum(operator, metrics)
             del operator  # and its graph, before those of the blocks
             for pattern in self.blocks:
-                metrics |= {f"{_plain(pattern)}/{name}": value for name, value in self._block(pattern, trainer, module, batches)}
+                metrics |= {f"{plain(pattern)}/{name}": value for name, value in self._block(pattern, trainer, module, batches)}
             return Reading(metrics, density)
 
     def _block(self, pattern: str, trainer: Trainer, module: LightningModule, batches: Iterable[Any]) -> list[tuple[str, float]]:
@@ -219,7 +230,7 @@ class Spectrometer:
         spectrum = measure(operator, params, self.solver, old, self.seed + self.count, self.checks)
         self.vectors[block] = spectrum.eigen.eigenvectors.detach().cpu()
         surprise = {} if spectrum.surprise is None else {"surprise": spectrum.surprise}
-        return spectrum.metrics | surprise | ({} if block else _shares(spectrum)), operator
+        return spectrum.metrics | surprise | ({} if block else layer_metrics(spectrum.shares)), operator
 
     def _watched(self, operator: LinearOperator, trainer: Trainer) -> LinearOperator:
         shown = trainer.progress_bar_callback is not None if self.progress is None else self.progress
@@ -254,24 +265,3 @@ class Spectrometer:
         """
         self.count, self.cold, self.digest = state["count"], tuple(state["cold"]), state["digest"]
         self.vectors = dict(state["vectors"])
-
-
-def _shares(spectrum: Spectrum) -> dict[str, float]:
-    largest = sorted(spectrum.shares, key=lambda layer: -spectrum.shares[layer])[:LAYERS]
-    return {f"share/{_plain(layer)}": share for layer, share in spectrum.shares.items() if layer in largest}
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_\-./ ]", "", name).strip("./ ") or "all"  # what MLflow takes
-
-
-def _against(trainer: Trainer, metrics: dict[str, float], kind: Kind) -> dict[str, float]:
-    """Compare the sharpness with the learning rate."""
-    rate = learning_rate(trainer.optimizers)
-    if rate is None or "lambda_max" not in metrics:
-        return {}
-    found = {"sharpness_times_lr": metrics["lambda_max"] * rate}
-    threshold = stability_threshold(trainer.optimizers, kind == "preconditioned") if kind != "ggn" else None
-    if threshold:
-        found |= {"threshold": threshold, "sharpness_over_threshold": metrics["lambda_max"] / threshold}
-    return found

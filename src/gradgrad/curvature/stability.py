@@ -118,3 +118,24 @@ def _diagonal(state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         moment = moment - state["grad_avg"].square()
     diagonal: Tensor = moment.sqrt() + group["eps"]
     return diagonal
+
+
+def against(optimizers: Sequence[Optimizer], metrics: dict[str, float], kind: str) -> dict[str, float]:
+    """Compare the sharpness with the learning rate.
+
+    Args:
+        optimizers: the trainer's.
+        metrics: with ``lambda_max``, or without.
+        kind: of the operator.
+
+    Returns:
+        ``sharpness_times_lr``, and where there is one ``threshold`` and ``sharpness_over_threshold``.
+    """
+    rate = learning_rate(optimizers)
+    if rate is None or "lambda_max" not in metrics:
+        return {}
+    found = {"sharpness_times_lr": metrics["lambda_max"] * rate}
+    threshold = stability_threshold(optimizers, kind == "preconditioned") if kind != "ggn" else None
+    if threshold:
+        found |= {"threshold": threshold, "sharpness_over_threshold": metrics["lambda_max"] / threshold}
+    return found
