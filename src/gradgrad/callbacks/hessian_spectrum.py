@@ -54,7 +54,8 @@ class HessianSpectrum(Callback):
         density_every: measurements between spectral densities (10 probes of 30 products each, a guess).
         trace_probes: products spent on an estimate of the trace.
         block_size: products made together, in one pass over the data; of equal eigenvalues no more are sure to be found.
-        micro_batch_size: samples at a time: bounds memory, and each product then builds its graphs anew.
+        micro_batch_size: samples at a time: bounds memory, and each product then builds its graphs anew; null is twice the
+            loader's own, more if they are small. The loss is to be a mean over samples, or over what ``sample_count`` says.
         basis_size: most vectors kept; null is Lanczos' own choice, fewer for networks beyond a million parameters.
         mode: ``eval`` or ``train``.
         on_error: ``nan`` logs NaN and says why, once; ``raise`` stops the training.
