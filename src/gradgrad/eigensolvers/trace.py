@@ -1,5 +1,6 @@
 """The trace from products alone, by three unbiased estimators."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,7 +21,8 @@ class TraceEstimate:
 
     Attributes:
         value: the estimate.
-        standard_error: of the value, estimated from the same probes; None from a single probe, 0 where the value is exact.
+        standard_error: of the value, estimated from the same probes; None from a single probe, 0 where the value is exact. What
+            it is worth for xtrace is said at :func:`trace`.
         matvecs: products of the operator with one vector.
         seconds: wall time.
     """
@@ -44,6 +46,12 @@ def trace(
     the rest by Hutchinson [Meyer et al. 2021], error :math:`O(1 / m)`. ``xtrace`` leaves one probe after the other out of the
     sketch and uses it for the rest [Epperly, Tropp & Webber 2024]: the most accurate where the spectrum decays, as a network's
     does. The last two are exact for an operator whose rank is below a third, or a half, of ``matvecs``.
+
+    The standard error of n samples with deviation s is :math:`s / \sqrt n`. XTrace's share their sketch, and taken as independent
+    state 0.5 to 1 of the error; :math:`s \sqrt{1/n + 1/(n-1)}`, as for errors of cross-validation [Nadeau & Bengio 2003], states
+    0.8 to 1.7 of it: no theorem, but root mean squares over 200 seeds of ten spectra with 8 to 60 products. Two held 82 to
+    98 % of the errors. Where a few eigenvalues are a thousand times the others and there are 8 products, large errors are rare,
+    and the mean statement is half of their root mean square.
 
     Where ``matvecs`` reaches P, the trace is read off the P products with unit vectors, whatever the method.
 
@@ -74,8 +82,13 @@ def trace(
         value = counted.finite(counted(unit_vectors(counted.like)).diagonal().sum())
         return TraceEstimate(float(value) / counted.unit, 0.0, counted.matvecs, counted.seconds)
     samples = counted.finite(estimate(counted, matvecs, generator(seed))) / counted.unit
-    error = float(samples.std() / len(samples) ** 0.5) if len(samples) > 1 else None
+    error = float(samples.std() * _inflation(len(samples), method)) if len(samples) > 1 else None
     return TraceEstimate(float(samples.mean()), error, counted.matvecs, counted.seconds)
+
+
+def _inflation(count: int, method: str) -> float:
+    # The standard error of a mean over the samples' standard deviation; Nadeau and Bengio's where samples share the rest.
+    return math.sqrt(1 / count + (1 / (count - 1) if method == "xtrace" else 0))
 
 
 def unit_vectors(like: Tensor) -> Tensor:
