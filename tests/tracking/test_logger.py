@@ -176,6 +176,31 @@ def test_an_attached_stage_leaves_the_status_alone(logger, client, status):
     assert len(runs_of(client, "one")) == 1
 
 
+def test_one_value_per_run_stands_at_step_0(logger, client):
+    names = ["best/x", "test/x", "spectrum/x", "spectrum_ggn_last/x", "hessian/x"]
+    logger.log_metrics(dict.fromkeys(names, 1.0), 7)
+    logger.finalize()
+    assert [history(client, logger, name) for name in names] == [*[[(0, 1.0)]] * 4, [(7, 1.0)]]
+
+
+def test_the_description_names_the_outermost_eigenvalues(logger, client):
+    names = ["spectrum/lambda_max", "spectrum_ggn/lambda_max", "spectrum/residual", "hessian/lambda_max"]
+    logger.log_metrics(dict.fromkeys(names, 1.0), 7)
+    logger.finalize()
+    note = client.get_run(logger.run_id).data.tags["mlflow.note.content"]
+    assert note.splitlines()[:2] == ["- **spectrum_ggn**: lambda_max 1", "- **spectrum**: lambda_max 1"]
+    assert (note.count("lambda_max"), note.count("residual")) == (2, 0)
+
+
+def test_a_folder_of_artifacts_is_removed(logger, client):
+    logger.run.log_text("1", "report/a.csv")
+    logger.run.log_text("2", "reports/b.csv")
+    assert logger.run.remove_artifacts("report")
+    assert not logger.run.remove_artifacts("report")
+    assert [file.path for file in client.list_artifacts(logger.run_id)] == ["reports"]
+    logger.finalize()
+
+
 def test_a_stage_without_metrics_keeps_the_number_of_steps(logger, client):
     logger.log_metrics({"train/loss": 1.0}, 7)
     logger.finalize()

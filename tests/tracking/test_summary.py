@@ -15,3 +15,5 @@ def test_the_summary(project, capsys):
     assert cells == [["metric", "validation, best epoch", "test"], ["rmse", "54.321", "55.5"], ["r2", "", "0.5"]]
     assert where == f"run {logger.run_id} of experiment one in sqlite:///{project}/mlruns/mlflow.db"
     assert look == "look at it: gradgrad ui"
+    print_summary(logger, values=False)
+    assert capsys.readouterr().out.splitlines() == [where, look]

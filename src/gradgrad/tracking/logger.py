@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 METRICS_PER_REQUEST = 1000  # MLflow's limits for one log_batch
 PARAMS_PER_REQUEST = 100
-FINAL = ("best/", "test/", "spectrum/")  # one value per run: at step 0, MLflow draws bars that compare runs
+FINAL = ("best/", "test/", "spectrum/", "spectrum_")  # one value per run: at step 0, MLflow draws bars that compare runs
 ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ")
 
 

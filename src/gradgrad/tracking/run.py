@@ -1,5 +1,6 @@
 """One run of MLflow from its opening to its end, which says the truth."""
 
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import RunInfo
 
 VERBS = ("fit", "validate", "test", "predict", "spectrum")
+RESULT = re.compile(r"best/|test/|spectrum(_[^/]*)?/lambda_")  # what the description names
 
 
 class TrackedRun:
@@ -128,7 +130,7 @@ class TrackedRun:
             "ended by": tags.get("exception", tags.get("signal", "")),
         }
         commands = [tags[key] for verb in VERBS if (key := f"command.{verb}") in tags]
-        final = {key: results[key] for key in sorted(results) if key.startswith(("best/", "test/", "spectrum/lambda_"))}
+        final = {key: results[key] for key in sorted(results) if RESULT.match(key)}
         return describe(commands, facts, final)
 
     def log_checkpoint(self, kind: str, path: str) -> None:
@@ -180,6 +182,23 @@ class TrackedRun:
             path: name inside the run's artifacts, ends in ``.png``, ``.svg`` or ``.pdf``.
         """
         self.client.log_figure(self.id, figure, path)
+
+    def remove_artifacts(self, folder: str) -> bool:
+        """Remove a folder of artifacts, on this machine or another.
+
+        Args:
+            folder: name inside the run's artifacts.
+
+        Returns:
+            Whether there was one.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        if not self.client.list_artifacts(self.id, folder):
+            return False
+        uri = self.client.get_run(self.id).info.artifact_uri
+        get_artifact_repository(uri, tracking_uri=tracking_uri()).delete_artifacts(folder)  # type: ignore[no-untyped-call]
+        return True
 
     def discard(self) -> None:
         """Take back a run in which nothing happened (MLflow keeps deleted runs, so that it can be restored)."""

@@ -9,11 +9,12 @@ from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import tracking_uri
 
 
-def print_summary(logger: MLflowLogger) -> None:
+def print_summary(logger: MLflowLogger, *, values: bool = True) -> None:
     """Print a run's final values, where it is kept and how to see it.
 
     Args:
         logger: of a run that has ended.
+        values: False where the verb has shown its own, and those of another would only be in the way.
     """
     run = logger.experiment.get_run(logger.run_id)
     results = run.data.metrics
@@ -27,7 +28,7 @@ def print_summary(logger: MLflowLogger) -> None:
         cells = [results.get(f"{stage}/{name}") for stage in stages]
         table.add_row(name, *("" if cell is None else f"{cell:.5g}" for cell in cells))
     console = Console(soft_wrap=True)
-    if stages:
+    if stages and values:
         console.print(table)
     where = f"run {run.info.run_id} of experiment {logger.name} in {redact(tracking_uri())}"
     console.print(f"{where}\nlook at it: gradgrad ui", highlight=False, markup=False)
