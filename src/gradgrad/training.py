@@ -10,33 +10,24 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from typing_extensions import override
 
-from gradgrad.arguments import (
-    config_files,
-    expand_includes,
-    insert_config,
-    is_config,
-    join_values,
-    set_item,
-    split_indexed,
-)
+from gradgrad.arguments import expand_includes, insert_config, set_item, split_indexed
+from gradgrad.callbacks import HessianSpectrum
 from gradgrad.checkpoints import model_config, read_checkpoint
 from gradgrad.errors import UsageError
 from gradgrad.parser import Parser
 from gradgrad.spectrum import SpectrumTrainer
+from gradgrad.tracking.names import experiment_name, run_name
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
-from gradgrad.tracking.secrets import redact_arguments
 from gradgrad.tracking.summary import print_summary
 from gradgrad.tracking.verdict import verdict
 from gradgrad.written import Written
-
-NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads")  # no part of a run's name
 
 
 class TrainingCLI(LightningCLI):
@@ -55,6 +46,7 @@ class TrainingCLI(LightningCLI):
         self.arguments = list(arguments)
         Parser.written = Written.read(arguments)
         self.run_id: str | None = None
+        self.alias: str | None = None
         super().__init__(
             trainer_class=SpectrumTrainer if verb == "spectrum" else Trainer,
             save_config_callback=RunRecorder,
@@ -115,7 +107,8 @@ class TrainingCLI(LightningCLI):
                 f"--run_id {run_id} has checkpoints of its own.\nwrite: --ckpt_path best or last, or leave --run_id out"
             )
         if run_id or checkpoint in ALIASES:
-            run = find_run(self._experiment_name(config), checkpoint or "best", run_id)
+            self.alias = checkpoint or "best"
+            run = find_run(experiment_name(config.get("trainer.logger"), self.arguments), self.alias, run_id)
             trained = {key: run.config[key] for key in ("seed_everything", "model", "data") if key in run.config}
             checkpoint, self.run_id = str(run.checkpoint), None if self.verb == "fit" else run.run_id
         elif checkpoint and Path(checkpoint).is_file():
@@ -142,28 +135,17 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would let the checkpoint win over the command line."""
 
-    def _experiment_name(self, config: Any) -> str:
-        logger = config.get("trainer.logger")
-        settings = getattr(logger, "init_args", None)
-        given = settings.get("experiment_name") if settings else None
-        files = config_files(self.arguments)
-        return str(given or (files[0].stem if files else "gradgrad"))
-
     @override
     def before_instantiate_classes(self) -> None:
         """Set the threads; name the experiment after the config file and the run after what was overridden."""
         if self.config[self.verb].threads is not None:
             torch.set_num_threads(self.config[self.verb].threads)
         loggers = self.config[self.verb].get("trainer.logger")
-        name = self._experiment_name(self.config[self.verb])
+        name = experiment_name(loggers, self.arguments)
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
                 logger.init_args.experiment_name = logger.init_args.experiment_name or name
-        overrides = [a for a in join_values(self.arguments) if a.startswith("--") and not is_config(a)]
-        distinctive = [a for a in overrides if not a.startswith(NOT_DISTINCTIVE)]
-        pairs = (argument.lstrip("-").partition("=") for argument in redact_arguments(distinctive))
-        short = [f"{name.rpartition('.')[2]}={value}" for name, _, value in pairs]
-        self.run_name = (" ".join(short) or name)[:250]  # MLflow's limit
+        self.run_name = run_name(self.arguments, name)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -179,11 +161,14 @@ class TrainingCLI(LightningCLI):
             UsageError: the trainer refuses its settings, for example an accelerator that is not there.
         """
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"the trainer refuses its settings: {' '.join(str(error).split())}\nwrite: other trainer.*"
-            ) from error
+            sentence = f"the trainer refuses its settings: {' '.join(str(error).split())}\nwrite: other trainer.*"
+            callbacks = self._get(self.config_init, "trainer.callbacks") or []
+            raise UsageError(_alike(callbacks if isinstance(callbacks, list) else [callbacks]) or sentence) from error
+        if isinstance(trainer, SpectrumTrainer):
+            trainer.alias = self.alias
+        return trainer
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -218,7 +203,7 @@ class TrainingCLI(LightningCLI):
                 raise RuntimeError(str(error)) from None
             raise
         if logger is not None and self.trainer.is_global_zero and logger.version:
-            print_summary(logger)
+            print_summary(logger, values=subcommand != "spectrum")
 
     def _run_lightning(self, subcommand: str) -> None:
         try:
@@ -236,11 +221,25 @@ class TrainingCLI(LightningCLI):
         self.trainer.test(self.model, datamodule=data, ckpt_path=best)
 
 
+def _alike(callbacks: Sequence[Callback]) -> str:
+    """Name two callbacks that a checkpoint could not tell apart, by Lightning's rule; empty where there are none."""
+    stateful = [callback for callback in callbacks if is_overridden("state_dict", callback, Callback)]
+    keys = [callback.state_key for callback in stateful]
+    second = next((callback for n, callback in enumerate(stateful) if keys[n] in keys[:n]), None)
+    if isinstance(second, HessianSpectrum):
+        return (
+            f"the trainer got two HessianSpectrum of the name {second.name}; expected a name for each.\n"
+            "write:    --trainer.callbacks.name=second (for the one just appended), or init_args.name in YAML"
+        )
+    sentence = f"the trainer got two {type(second).__name__}s that a checkpoint could not tell apart.\n"
+    return sentence + "write:    one of them, or other init_args for the second" if second else ""
+
+
 def train(verb: str, arguments: Sequence[str]) -> int:
     """Run a verb of LightningCLI.
 
     Args:
-        verb: ``fit``, ``validate``, ``test`` or ``predict``.
+        verb: ``fit``, ``validate``, ``test``, ``predict`` or ``spectrum``.
         arguments: what follows the verb.
 
     Returns:
