@@ -194,3 +194,12 @@ def test_any_spectrum_with_any_setting(values, which, block, extra, data):
     assert result.converged.all()
     distance = (result.eigenvalues[:, None] - torch.tensor(values)).abs().min(1).values
     assert (distance <= 1e-5).all()
+
+
+def test_a_copy_may_be_missing_from_converged_pairs():
+    values = planted.outliers()
+    values[1] = values[0]
+    one, two = (lanczos(planted.operator(values), 2, block_size=block) for block in (1, 2))
+    assert one.converged.all()
+    torch.testing.assert_close(one.eigenvalues, values[[0, 2]], rtol=1e-5, atol=0)  # as EigenResult.converged says
+    torch.testing.assert_close(two.eigenvalues, values[:2], rtol=1e-5, atol=0)

@@ -88,10 +88,12 @@ class DenseOperator(LinearOperator):
         matrix: shape ``(P, P)``, symmetric.
 
     Raises:
-        UsageError: not square.
+        UsageError: no tensor, or not square.
     """
 
     def __init__(self, matrix: Tensor) -> None:
+        if not isinstance(matrix, Tensor):
+            raise UsageError(f"DenseOperator got a {type(matrix).__name__}; expected a tensor of shape (P, P).")
         if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
             raise UsageError(f"DenseOperator got a matrix of shape {tuple(matrix.shape)}; expected a square one.")
         self.matrix = matrix.detach()

@@ -2,6 +2,8 @@
 
 import math
 import time
+from numbers import Real
+from operator import index
 
 import torch
 from torch import Tensor
@@ -58,6 +60,21 @@ class Counted:
             Their number.
         """
         return max(1, MEMORY // (vectors * self.size * self.like.element_size()))
+
+    def whole(self, **arguments: int) -> None:
+        """Refuse what is no whole number.
+
+        Args:
+            **arguments: their values.
+
+        Raises:
+            UsageError: one that is none.
+        """
+        for name, value in arguments.items():
+            try:
+                index(value)
+            except TypeError:
+                raise UsageError(f"{self.who} got {name}={value!r}; expected a whole number.") from None
 
     @property
     def seconds(self) -> float:
@@ -126,12 +143,13 @@ def check_pairs(counted: Counted, k: int, which: str, known: tuple[str, ...], to
         UsageError: one that cannot be.
     """
     who = counted.who
+    counted.whole(k=k, max_matvecs=max_matvecs)
     if not 1 <= k <= counted.size:
         raise UsageError(f"{who} got k={k}; expected 1 to {counted.size}, the operator's size.")
     if which not in known:
         raise UsageError(f"{who} got which={which!r}; expected one of {', '.join(known)}.")
-    if not (tol > 0 and math.isfinite(tol)):
-        raise UsageError(f"{who} got tol={tol}; expected a positive relative residual, such as 1e-3.")
+    if not (isinstance(tol, Real) and tol > 0 and math.isfinite(tol)):
+        raise UsageError(f"{who} got tol={tol!r}; expected a positive relative residual, such as 1e-3.")
     if max_matvecs < k:
         raise UsageError(f"{who} got max_matvecs={max_matvecs}; expected {k} at least: every pair takes a product.")
 
@@ -148,13 +166,15 @@ def start_rows(counted: Counted, start: Tensor | None, what: str = "start") -> T
         Shape ``(K, P)`` in the operator's dtype and on its device; K is 0 without any.
 
     Raises:
-        UsageError: another shape, or no finite numbers.
+        UsageError: another shape, complex numbers, or such that are not finite.
     """
     if start is None:
         return counted.like.new_empty(0, counted.size)
     if not isinstance(start, Tensor) or start.dim() not in (1, 2) or start.shape[0] != counted.size:
         shape = tuple(start.shape) if isinstance(start, Tensor) else type(start).__name__
         raise UsageError(f"{counted.who} got {what} of shape {shape}; expected ({counted.size},) or ({counted.size}, K).")
+    if start.is_complex():
+        raise UsageError(f"{counted.who} got {what} in {start.dtype}; expected real numbers.")
     rows = (start if start.dim() == 2 else start.unsqueeze(1)).detach().T.to(counted.like)
     if not rows.isfinite().all():
         raise UsageError(f"{counted.who} got {what} with NaN or infinity; expected finite numbers.")

@@ -54,6 +54,7 @@ def diagonal(
         UsageError: an unknown method, too few products for it, or a product that is not finite.
     """
     counted = Counted(operator, "diagonal")
+    counted.whole(matvecs=matvecs, seed=seed)
     least = {"bekas": 1, "xdiag": 4}
     if method not in least:
         raise UsageError(f"diagonal got method={method!r}; expected one of {', '.join(least)}.")

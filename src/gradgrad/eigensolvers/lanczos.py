@@ -60,6 +60,7 @@ def lanczos(
     """
     counted = Counted(operator, "lanczos")
     check_pairs(counted, k, which, ("LA", "SA", "LM", "BE"), tol, max_matvecs)
+    counted.whole(block_size=block_size, basis_size=1 if basis_size is None else basis_size, seed=seed)
     rows = start_rows(counted, start)
     source = generator(seed)
     least = k if len(rows) else min(counted.size, k + COLD)

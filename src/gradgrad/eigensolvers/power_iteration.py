@@ -54,6 +54,7 @@ def power_iteration(
     """
     counted = Counted(operator, "power_iteration")
     check_pairs(counted, k, which, ("LM", "LA", "SA"), tol, max_matvecs)
+    counted.whole(seed=seed)
     out, rows = start_rows(counted, deflate, "deflate"), start_rows(counted, start)
     if len(out) + k > counted.size:
         raise UsageError(

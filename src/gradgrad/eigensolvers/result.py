@@ -18,7 +18,8 @@ class EigenResult:
         eigenvectors: orthonormal columns, shape ``(P, k)``, in the operator's dtype and on its device.
         residuals: :math:`\|H v - \lambda v\| / \max(|\lambda|, \sqrt{\epsilon} \|H\|)`, shape ``(k,)``, float64 on the CPU.
             The norm of H is the largest magnitude that the solver has seen, epsilon that of the operator's dtype. 0 where H is 0.
-        converged: whether a residual is at most the tolerance, shape ``(k,)``, bool on the CPU; nothing else decides.
+        converged: whether a residual is at most the tolerance, shape ``(k,)``, bool on the CPU; nothing else decides. A copy of
+            an eigenvalue whose multiplicity is above Lanczos' ``block_size`` can be missing, and another pair be in its place.
         matvecs: products of the operator with one vector; a block of K counts as K.
         seconds: wall time.
     """

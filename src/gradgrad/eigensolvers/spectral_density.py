@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -74,12 +75,9 @@ def spectral_density(
         UsageError: an argument that cannot be, or a product that is not finite.
     """
     counted = Counted(operator, "spectral_density")
-    for name, value in (
-        ("probes", probes),
-        ("steps", steps),
-        ("grid_points", grid_points),
-        ("block", 1 if block is None else block),
-    ):
+    positive = {"probes": probes, "steps": steps, "grid_points": grid_points, "block": 1 if block is None else block}
+    counted.whole(**positive, seed=seed)
+    for name, value in positive.items():
         if value < 1:
             raise UsageError(f"spectral_density got {name}={value}; expected 1 or more.")
     steps = min(steps, counted.size)
@@ -132,8 +130,8 @@ def _broadened(nodes: Tensor, weights: Tensor, points: int, width: float | None)
     largest = max(abs(low), abs(high))
     spread = high - low if high - low > 1e-6 * largest else largest or 1.0  # one eigenvalue has no range
     sigma = width if width is not None else math.sqrt(1e-5) * spread
-    if not (sigma > 0 and math.isfinite(sigma)):
-        raise UsageError(f"spectral_density got width={width}; expected a positive number, in units of the eigenvalues.")
+    if not (isinstance(sigma, Real) and sigma > 0 and math.isfinite(sigma)):
+        raise UsageError(f"spectral_density got width={width!r}; expected a positive number, in units of the eigenvalues.")
     grid = torch.linspace(low - MARGIN * sigma, high + MARGIN * sigma, points, dtype=torch.float64)
     if points < 2 or float(grid[1] - grid[0]) > sigma:
         need = math.ceil((high - low) / sigma) + 2 * MARGIN + 1

@@ -68,6 +68,7 @@ def trace(
         UsageError: an unknown method, too few products for it, or a product that is not finite.
     """
     counted = Counted(operator, "trace")
+    counted.whole(matvecs=matvecs, seed=seed)
     methods: dict[str, tuple[int, Callable[[Counted, int, torch.Generator], Tensor]]] = {
         "hutchinson": (1, _hutchinson),
         "hutch++": (3, _hutch_pp),
