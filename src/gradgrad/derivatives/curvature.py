@@ -79,7 +79,9 @@ class CurvatureOperator(LinearOperator, Generic[Batch]):
         self._batches = BatchMean(self._who, self._params, again, count, reduce)
         self._shapes, self._sizes = [p.shape for p in self._params], [p.numel() for p in self._params]
         self.size = sum(self._sizes)
-        self.dtype = torch.stack([torch.zeros((), dtype=p.dtype) for p in self._params] + [torch.zeros((), dtype=torch.float32)]).dtype
+        self.dtype = torch.stack(
+            [torch.zeros((), dtype=p.dtype) for p in self._params] + [torch.zeros((), dtype=torch.float32)]
+        ).dtype
         self.device = self._params[0].device
         self._alike = all(p.dtype == self.dtype and p.device == self.device for p in self._params)
         self._together = True
