@@ -32,13 +32,13 @@ def test_a_misspelt_verb(run_cli):
     assert run_cli("fot") == (
         2,
         "",
-        "gradgrad fot: unknown verb\nexpected: one of fit, validate, test, predict, ui\nwrite:    gradgrad fit",
+        "gradgrad fot: unknown verb\nexpected: one of fit, validate, test, predict, spectrum, ui\nwrite:    gradgrad fit",
     )
 
 
 def test_options_before_the_verb(run_cli):
     code, _, said = run_cli("-c", "a.yaml", "fit")
-    assert said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | ui> -c ..."
+    assert said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | spectrum | ui> -c ..."
     assert code == 2
 
 

@@ -17,4 +17,5 @@ def test_two_processes_are_one_run(project, client, start_cli):
     assert run.info.status == "FINISHED"
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(10))
     folder = project / "mlruns" / "artifacts" / "gradient_norm_regressor" / run.info.run_id / "artifacts"
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["best.ckpt", "config.yaml", "last.ckpt"]
+    files = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert files == ["best.ckpt", "config.yaml", "eigenvalues.png", "last.ckpt", "shares.png", "spectrum.csv"]
