@@ -38,7 +38,9 @@ def test_a_misspelt_verb(run_cli):
 
 def test_options_before_the_verb(run_cli):
     code, _, said = run_cli("-c", "a.yaml", "fit")
-    assert said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | spectrum | ui> -c ..."
+    assert (
+        said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | spectrum | ui> -c ..."
+    )
     assert code == 2
 
 

@@ -59,7 +59,11 @@ class Basis:
         Returns:
             The components of rows along this basis, shape ``(count, K)``.
         """
-        parts = [block @ rows.T for _, block in self._filled()] or [rows.new_zeros(0, len(rows))]
+        if len(rows) == 1:  # a matrix times a vector is several times as fast as times a column
+            parts = [(block @ rows[0])[:, None] for _, block in self._filled()]
+        else:
+            parts = [block @ rows.T for _, block in self._filled()]
+        parts = parts or [rows.new_zeros(0, len(rows))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def orthogonalize(self, rows: Tensor, passes: int = 2) -> Tensor:

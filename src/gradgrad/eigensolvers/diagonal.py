@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers.counted import Counted
+from gradgrad.eigensolvers.holding import holding
 from gradgrad.eigensolvers.probes import generator, rademacher
 from gradgrad.eigensolvers.sketch import leave_one_out
 from gradgrad.eigensolvers.trace import unit_vectors
@@ -29,6 +30,7 @@ class DiagonalEstimate:
     seconds: float
 
 
+@holding
 def diagonal(
     operator: LinearOperator, method: Literal["bekas", "xdiag"] = "xdiag", matvecs: int = 60, seed: int = 0
 ) -> DiagonalEstimate:

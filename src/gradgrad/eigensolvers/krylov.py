@@ -73,7 +73,7 @@ class KrylovSpace:
             self._take(unit / norm)
 
     def _take(self, unit: Tensor) -> None:
-        self._q = torch.cat([self._q, unit])
+        self._q = torch.cat([self._q, unit]) if len(self._q) else unit
         self._s = torch.cat([self._s, self._s.new_zeros(1, self._s.shape[1])])
 
     def expand(self, directions: Tensor) -> None:
@@ -173,6 +173,6 @@ def _complement(directions: Tensor) -> Tensor:
 def _project_out(row: Tensor, q: Tensor) -> Tensor:
     if not len(q):
         return row.new_zeros(0, 1)
-    along = q @ row.T
+    along = (q @ row[0])[:, None]
     row.addmm_(along.T, q, alpha=-1)
     return along

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers.counted import Counted, check_pairs, start_rows
+from gradgrad.eigensolvers.holding import holding
 from gradgrad.eigensolvers.krylov import KrylovSpace
 from gradgrad.eigensolvers.probes import gaussian, generator
 from gradgrad.eigensolvers.result import EigenResult, relative
@@ -15,6 +16,7 @@ from gradgrad.errors import UsageError
 COLD = 3  # products beyond k that a random start takes at least: a guess; a Hessian of a network takes twice as many anyway
 
 
+@holding
 def lanczos(
     operator: LinearOperator,
     k: int = 1,

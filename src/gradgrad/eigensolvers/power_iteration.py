@@ -8,6 +8,7 @@ from torch import Tensor
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers.basis import Basis
 from gradgrad.eigensolvers.counted import Counted, check_pairs, start_rows
+from gradgrad.eigensolvers.holding import holding
 from gradgrad.eigensolvers.probes import gaussian, generator
 from gradgrad.eigensolvers.result import EigenResult, relative
 from gradgrad.errors import UsageError
@@ -16,6 +17,7 @@ STEADY = 0.01  # a product's norm that grows by less than this from step to step
 BEYOND = 1.1  # how far beyond it the shift lies: a guess
 
 
+@holding
 def power_iteration(
     operator: LinearOperator,
     k: int = 1,

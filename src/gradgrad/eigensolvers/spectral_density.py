@@ -10,6 +10,7 @@ from torch import Tensor
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers.basis import Basis
 from gradgrad.eigensolvers.counted import Counted
+from gradgrad.eigensolvers.holding import holding
 from gradgrad.eigensolvers.probes import generator, rademacher
 from gradgrad.errors import UsageError
 
@@ -42,6 +43,7 @@ class SpectralDensity:
     seconds: float
 
 
+@holding
 def spectral_density(
     operator: LinearOperator,
     probes: int = 10,

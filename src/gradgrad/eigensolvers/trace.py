@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradgrad.derivatives.operators import LinearOperator
 from gradgrad.eigensolvers.counted import Counted
+from gradgrad.eigensolvers.holding import holding
 from gradgrad.eigensolvers.probes import gaussian, generator, rademacher
 from gradgrad.eigensolvers.sketch import leave_one_out, orthonormal
 from gradgrad.errors import UsageError
@@ -33,6 +34,7 @@ class TraceEstimate:
     seconds: float
 
 
+@holding
 def trace(
     operator: LinearOperator,
     method: Literal["hutchinson", "hutch++", "xtrace"] = "xtrace",
