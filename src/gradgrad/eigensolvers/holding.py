@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 from gradgrad.derivatives.operators import LinearOperator
 
-Rest = ParamSpec("Rest")
-Result = TypeVar("Result")
+Solver = TypeVar("Solver", bound=Callable[..., Any])
 
 
-def holding(solver: Callable[Concatenate[LinearOperator, Rest], Result]) -> Callable[Concatenate[LinearOperator, Rest], Result]:
+def holding(solver: Solver) -> Solver:
     """Hold the operator while a solver runs, which spares each product a look at the parameters.
 
     Args:
@@ -21,10 +20,10 @@ def holding(solver: Callable[Concatenate[LinearOperator, Rest], Result]) -> Call
     """
 
     @wraps(solver)
-    def held(operator: LinearOperator, *rest: Rest.args, **named: Rest.kwargs) -> Result:
+    def held(operator: Any, *rest: Any, **named: Any) -> Any:
         if not isinstance(operator, LinearOperator):
             return solver(operator, *rest, **named)
         with operator.held():
             return solver(operator, *rest, **named)
 
-    return held
+    return cast(Solver, held)
