@@ -1,4 +1,4 @@
-"""Lightning's logger interface onto MLflow, buffered."""
+"""Lightning's logger interface onto MLflow."""
 
 import atexit
 import math
@@ -22,10 +22,7 @@ from gradgrad.tracking.secrets import redact_tree
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
-METRICS_PER_REQUEST = 1000  # MLflow's limits for one log_batch
-PARAMS_PER_REQUEST = 100
 FINAL = ("best/", "test/", "spectrum/", "spectrum_")  # one value per run: at step 0, MLflow draws bars that compare runs
 ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./ ")
 
@@ -33,17 +30,19 @@ ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 class MLflowLogger(Logger):
     """Log to MLflow.
 
-    Metrics wait in a buffer; one request carries all that came within ``flush_seconds`` (Lightning's own MLFlowLogger sends one
-    per call). They are sent earlier when a validation ends late enough, at the end of a stage, and when Python exits.
-    What the validation said at the best checkpoint is logged once more at the end: ``val/x`` as ``best/x``, its step as
-    ``best/step``. Like ``test/``, these are one value per run, at step 0.
+    Metrics go to a file of this machine at once, and from there to MLflow by a thread: one request carries all that came within
+    ``flush_seconds`` (Lightning's own MLFlowLogger waits for one per call). They are sent earlier when a validation ends late
+    enough, at the end of a run, and when Python exits. A server that is down stops nothing; what it missed arrives when it is
+    back, or by ``gradgrad sync``. What the validation said at the best checkpoint is logged once more at the end: ``val/x`` as
+    ``best/x``, its step as ``best/step``. Like ``test/``, these are one value per run, at step 0.
 
     Args:
         experiment_name: of the experiment; None means the config file's name on the command line, else ``gradgrad``.
         run_name: None means the experiment's name and, on the command line, what was overridden.
         run_id: an existing run to go on with.
         tags: added to the run.
-        flush_seconds: how long a metric may wait, in seconds; 5 is a guess at what someone watching a run puts up with.
+        flush_seconds: how long a metric may wait to be sent, in seconds; 0 waits for MLflow each time; 5 is a guess at what
+            someone watching a run puts up with.
 
     Raises:
         UsageError: a negative wait.
@@ -60,9 +59,9 @@ class MLflowLogger(Logger):
         super().__init__()
         if not flush_seconds >= 0:
             raise UsageError(f"MLflowLogger got flush_seconds {flush_seconds}; write 0 (send at once) or more.")
-        self.run = TrackedRun(experiment_name or "gradgrad", run_name, tags or {}, run_id)
+        self.run = TrackedRun(experiment_name or "gradgrad", run_name, tags or {}, run_id, flush_seconds)
         self.flush_seconds = flush_seconds
-        self._buffer: list[Metric] = []
+        self._logged: set[tuple[str, int]] = set()  # by an earlier process, whose run this one goes on with
         self._flushed_at = time.monotonic()
         self.started = False  # whether any metric has been logged
         self._held = False
@@ -121,33 +120,32 @@ class MLflowLogger(Logger):
             status: Lightning's word; after ``failed`` the exception in flight tells the rest.
         """
         if self._held:
-            self.flush()
+            self.run.wake()
         else:
             self._close(None if status in ("success", "finished") else sys.exc_info()[1] or RuntimeError(status))
 
     @rank_zero_only
     def _close(self, error: BaseException | None) -> None:
-        if not (self.run.is_open or self._buffer):
+        if not self.run.is_open:
             return  # nothing was ever logged: there is no run
         if isinstance(error, UsageError) and not self.started:
-            if not self.run.attached:
+            if not (self.run.attached or self.run.resumed):
                 self.run.discard()  # a mistake that showed only once the module was built
                 return
             error = None  # a later mistake says nothing of the run that it was to be logged into
         if self._best:
             self.log_metrics({f"best/{key}": value for key, value in self._best.items()}, 0)
             self._best = {}
-        self.flush()
         self.run.close(error, self._last_step)
 
     def _at_exit(self) -> None:
         """End a run that nobody ended: the last thing that Python lets us see."""
-        if self.run.running or self._buffer:
+        if self.run.running:
             self._close(getattr(sys, "last_value", None))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Buffer metrics.
+        """Record metrics.
 
         Args:
             metrics: by name; Lightning's own ``epoch`` is kept only where it changes, as ``train/epoch``.
@@ -156,8 +154,6 @@ class MLflowLogger(Logger):
         Raises:
             UsageError: a name that MLflow would refuse.
         """
-        from mlflow.entities import Metric
-
         now, step = int(time.time() * 1000), self.run.first_step + (step or 0)
         self.started, self._last_step = True, max(self._last_step, step)
         values = {key: float(value) for key, value in metrics.items()}
@@ -167,29 +163,54 @@ class MLflowLogger(Logger):
         validation = {key.removeprefix("val/"): value for key, value in values.items() if key.startswith("val/")}
         if validation:
             self._validation = {**validation, "step": float(step)}
-        for key, value in values.items():
+        for key in values:
             if not set(key) <= ALLOWED:
                 sentence = "cannot be stored by MLflow.\nexpected: letters, digits and _ - . / space, for example val/rmse"
                 raise UsageError(f"metric {key!r} {sentence}")
-            self._buffer.append(Metric(key, value, now, 0 if key.startswith(FINAL) else step))
+        points = [(key, value, now, 0 if key.startswith(FINAL) else step) for key, value in values.items()]
+        points = [point for point in points if (point[0], point[3]) not in self._logged]
+        _ = self.experiment
+        self.run.reopen()  # a stage after the end, for example a test of a finished fit
+        if points:
+            self.run.put("metrics", points)
         waited = time.monotonic() - self._flushed_at
-        if waited >= self.flush_seconds or (validation and waited >= self.flush_seconds / 5):
+        if self.flush_seconds == 0:
             self.flush()
+        elif validation and waited >= self.flush_seconds / 5:
+            self.run.wake()
+            self._flushed_at = time.monotonic()
 
     @rank_zero_only
     def flush(self) -> None:
-        """Send what waits; nothing leaves the buffer before MLflow has it, and a value that is sent twice is stored once.
+        """Send what waits, and wait until MLflow has it, or does not answer.
 
         It is not ``save``, because Lightning calls that after every step.
         """
-        if self._buffer:
-            _ = self.experiment
-            self.run.reopen()  # a stage after the end, for example a test of a finished fit
-        while self._buffer:
-            sent = self._buffer[:METRICS_PER_REQUEST]
-            self.experiment.log_batch(self.run_id, metrics=sent)
-            del self._buffer[: len(sent)]
+        self.run.drain()
         self._flushed_at = time.monotonic()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed run ends as an uninterrupted one."""
+        return {"epoch": self._epoch, "validation": dict(self._validation), "best": dict(self._best)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what a checkpoint kept.
+
+        Args:
+            state: of :attr:`state`.
+        """
+        self._epoch, self._validation, self._best = state["epoch"], dict(state["validation"]), dict(state["best"])
+
+    def resume(self, run_id: str, logged: set[tuple[str, int]]) -> None:
+        """Go on with an unfinished run as its owner.
+
+        Args:
+            run_id: MLflow's.
+            logged: metric and step of the points that it has already; they are not logged again.
+        """
+        self.run.resume(run_id)
+        self._logged = logged
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -214,15 +235,11 @@ class MLflowLogger(Logger):
         """
         self._log_params(config)
         # Redacted as a tree and not as a text: it must stay YAML that can be run again.
-        self.experiment.log_text(self.run_id, header + yaml.safe_dump(redact_tree(config), sort_keys=False), "config.yaml")
+        self.run.put("text", {"text": header + yaml.safe_dump(redact_tree(config), sort_keys=False), "path": "config.yaml"})
         self._config_logged = True
 
     def _log_params(self, tree: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        params = [Param(key, value) for key, value in flatten(redact_tree(tree))]
-        for start in range(0, len(params), PARAMS_PER_REQUEST):
-            self.experiment.log_batch(self.run_id, params=params[start : start + PARAMS_PER_REQUEST])
+        self.run.put("params", dict(flatten(redact_tree(tree))))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Remember which checkpoint is the best and which the last, and what the validation said at the best.

@@ -1,14 +1,18 @@
 """One run of MLflow from its opening to its end, which says the truth."""
 
-import re
+import logging
+import shutil
 import time
 import traceback
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gradgrad.tracking.description import describe
+from gradgrad.tracking.delivery import Delivery
+from gradgrad.tracking.process import this_process
 from gradgrad.tracking.secrets import redact, redact_tree
+from gradgrad.tracking.spool import Spool
 from gradgrad.tracking.store import find_experiment, local_folder, open_store, tracking_uri
 from gradgrad.tracking.verdict import verdict
 
@@ -17,28 +21,36 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
 
-VERBS = ("fit", "validate", "test", "predict", "spectrum")
-RESULT = re.compile(r"best/|test/|spectrum(_[^/]*)?/lambda_")  # what the description names
+log = logging.getLogger(__name__)
 
 
 class TrackedRun:
     """A run that is opened when something is to be recorded, and not before.
+
+    All that is recorded afterwards goes through a :class:`Spool`, so that it costs no waiting and survives server and process.
 
     Args:
         experiment_name: of the experiment.
         run_name: None means the experiment's name.
         tags: added to the run.
         run_id: an existing run to go on with.
+        pace: seconds that what is recorded may wait before it is delivered.
     """
 
-    def __init__(self, experiment_name: str, run_name: str | None, tags: Mapping[str, str], run_id: str | None) -> None:
+    def __init__(
+        self, experiment_name: str, run_name: str | None, tags: Mapping[str, str], run_id: str | None, pace: float = 5.0
+    ) -> None:
         self.experiment_name, self.run_name, self.tags = experiment_name, run_name, dict(tags)
-        self.run_id = run_id
+        self.run_id, self.pace = run_id, pace
         self.attached = run_id is not None
+        self.resumed = False
         self.first_step = 0
         self.running = False
+        self.delivered = True  # whether MLflow had all at the last look
         self._checkpoints: dict[str, str] = {}
         self._client: MlflowClient | None = None
+        self._delivery: Delivery | None = None
+        self._artifact_uri = ""
         self._before: RunInfo | None = None  # how an attached run stood
 
     @property
@@ -58,13 +70,18 @@ class TrackedRun:
                 experiment_id = find_experiment(client, self.experiment_name, uri)
                 tags = redact_tree({key: str(value) for key, value in resolve_tags(self.tags).items()})
                 name = redact(self.run_name or self.experiment_name)
-                self.run_id = client.create_run(experiment_id, tags=tags, run_name=name).info.run_id
-                self.running = True
+                run = client.create_run(experiment_id, tags={**tags, **this_process()}, run_name=name)
+                self.run_id, self.running = run.info.run_id, True
             else:
                 run = client.get_run(self.run_id)
-                self._before = run.info
-                self.first_step = max(self.first_step, int(run.data.tags.get("steps", 0)))
+                if not self.resumed:
+                    self._before = run.info
+                    self.first_step = max(self.first_step, int(run.data.tags.get("steps", 0)))
+            self._artifact_uri = run.info.artifact_uri
             self._client = client
+            if self.resumed:
+                self.reopen()
+                self.log_tags({key: "" for key in ("exception", "signal") if key in run.data.tags})  # of an earlier end
         return self._client
 
     @property
@@ -76,7 +93,8 @@ class TrackedRun:
     @property
     def artifact_dir(self) -> Path | None:
         """The run's artifact folder, where it is a folder of this machine; else None."""
-        return local_folder(self.client.get_run(self.id).info.artifact_uri)
+        _ = self.client
+        return local_folder(self._artifact_uri)
 
     def attach(self, run_id: str, step: int = 0) -> None:
         """Go on in a run that exists; how that one ended stays as it is.
@@ -88,11 +106,47 @@ class TrackedRun:
         """
         self.run_id, self.attached, self.first_step = run_id, True, step
 
+    def resume(self, run_id: str) -> None:
+        """Go on with an unfinished run as its owner: its steps go on, and its end is this process's.
+
+        Args:
+            run_id: MLflow's.
+        """
+        self.run_id, self.resumed, self.attached, self.first_step = run_id, True, False, 0
+
+    def put(self, kind: str, payload: Any) -> None:
+        """Record something; it is safe before this returns, and on its way to MLflow.
+
+        Args:
+            kind: a key of :data:`gradgrad.tracking.delivery.SENDERS`.
+            payload: what JSON knows.
+        """
+        self._opened().spool.put(kind, payload)
+
+    def _opened(self) -> Delivery:
+        if self._delivery is None:
+            self._delivery = Delivery(self.client, Spool.of_run(self.id), self.pace)
+        return self._delivery
+
+    def wake(self) -> None:
+        """Deliver what waits, without waiting for it."""
+        if self._delivery is not None:
+            self._delivery.wake()
+
+    def drain(self) -> bool:
+        """Wait until MLflow has all that was recorded, or does not answer.
+
+        Returns:
+            Whether it has.
+        """
+        self.delivered = self._delivery is None or self._delivery.drain()
+        return self.delivered
+
     def reopen(self) -> None:
         """Say that the run goes on, after an end or in an attached run."""
-        client = self.client
-        if not self.running:
-            client.update_run(self.id, status="RUNNING")
+        if not self.running and self.id:
+            self.put("running", None)
+            self.put("tags", this_process())
             self.running = True
 
     def close(self, error: BaseException | None, last_step: int) -> None:
@@ -102,36 +156,37 @@ class TrackedRun:
             error: what ended it; None after a good end.
             last_step: the largest step that was logged.
         """
-        client, end = self.client, verdict(error)
+        end = verdict(error)
         if error is not None and end.status == "FAILED":
             self.log_tags({"exception": end.reason})
-            name = f"traceback-{int(time.time())}.txt" if self.attached else "traceback.txt"  # an earlier one is never lost
+            name = f"traceback-{int(time.time())}.txt" if self.attached or self.resumed else "traceback.txt"  # none is lost
             self.log_text("".join(traceback.format_exception(error)), name)
         elif end.reason:
             self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
         self.log_tags({"steps": str(max(last_step, self.first_step))})
-        client.set_tag(self.id, "mlflow.note.content", self._description())
-        if self._before is None:
-            client.set_terminated(self.id, end.status)
-        elif self._before.status != "RUNNING":  # a later test does not change how the fit ended
-            client.set_terminated(self.id, self._before.status, self._before.end_time)
+        status: str | None = end.status
+        end_time: int | None = int(time.time() * 1000)
+        if self._before is not None:  # a later test does not change how the fit ended
+            went_on = self._before.status == "RUNNING"
+            status, end_time = (None, None) if went_on else (self._before.status, self._before.end_time)
+        self.put("end", {"status": status, "end_time": end_time})
         self.running = False
+        self._finish()
 
-    def _description(self) -> str:
-        run = self.client.get_run(self.id)
-        tags, results = run.data.tags, run.data.metrics
-        data = run.inputs.dataset_inputs[0].dataset if run.inputs and run.inputs.dataset_inputs else None
-        dirty = " (with uncommitted changes)" if tags.get("git.dirty") == "true" else ""
-        facts = {
-            "data": f"{data.name}, training part {data.digest}" if data else "",
-            "seed": run.data.params.get("seed_everything", ""),
-            "code": f"{tags['git.commit'][:12]}{dirty}" if "git.commit" in tags else "",
-            "ended by": tags.get("exception", tags.get("signal", "")),
-        }
-        commands = [tags[key] for verb in VERBS if (key := f"command.{verb}") in tags]
-        final = {key: results[key] for key in sorted(results) if RESULT.match(key)}
-        return describe(commands, facts, final)
+    def _finish(self) -> None:
+        if self._delivery is None:
+            return
+        if not self.drain():
+            log.warning(
+                "%d entries of run %s wait in %s\nwrite: gradgrad sync, when the tracking store is back",
+                len(self._delivery.spool),
+                self.run_id,
+                self._delivery.spool.file,
+            )
+        self._delivery.stop()
+        self._delivery.spool.close()
+        self._delivery = None
 
     def log_checkpoint(self, kind: str, path: str) -> None:
         """Remember where a checkpoint is.
@@ -152,7 +207,7 @@ class TrackedRun:
         """Copy those that could not be written among the artifacts, because these are on another machine."""
         for kind, path in self._checkpoints.items():
             if self._inside(path) is None and Path(path).is_file():
-                self.client.log_artifact(self.id, path, "checkpoints")
+                self.put("file", {"file": path, "folder": "checkpoints", "copy": False})
                 self.log_tags({f"checkpoint.{kind}": f"checkpoints/{Path(path).name}"})
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
@@ -161,9 +216,7 @@ class TrackedRun:
         Args:
             tags: by name.
         """
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(self.id, tags=[RunTag(key, redact(value)) for key, value in tags.items()])
+        self.put("tags", {key: redact(value) for key, value in tags.items()})
 
     def log_text(self, text: str, path: str) -> None:
         """Store a text, redacted, as an artifact.
@@ -172,7 +225,7 @@ class TrackedRun:
             text: the content.
             path: name inside the run's artifacts.
         """
-        self.client.log_text(self.id, redact(text), path)
+        self.put("text", {"text": redact(text), "path": path})
 
     def log_figure(self, figure: "Figure", path: str) -> None:
         """Store a figure as an artifact.
@@ -181,7 +234,28 @@ class TrackedRun:
             figure: a matplotlib figure.
             path: name inside the run's artifacts, ends in ``.png``, ``.svg`` or ``.pdf``.
         """
-        self.client.log_figure(self.id, figure, path)
+        file = self._room(Path(path).name)
+        figure.savefig(file)
+        self._log_copy(file, path.rpartition("/")[0])
+
+    def log_file(self, file: Path, folder: str = "") -> None:
+        """Store a copy of a file as an artifact.
+
+        Args:
+            file: which may be gone afterwards.
+            folder: name inside the run's artifacts; empty is their top.
+        """
+        copy = self._room(file.name)
+        shutil.copyfile(file, copy)
+        self._log_copy(copy, folder)
+
+    def _room(self, name: str) -> Path:
+        folder = self._opened().spool.folder / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder / name
+
+    def _log_copy(self, file: Path, folder: str) -> None:
+        self.put("file", {"file": str(file), "folder": folder, "copy": True})
 
     def remove_artifacts(self, folder: str) -> bool:
         """Remove a folder of artifacts, on this machine or another.
@@ -192,16 +266,19 @@ class TrackedRun:
         Returns:
             Whether there was one.
         """
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        if not self.client.list_artifacts(self.id, folder):
-            return False
-        uri = self.client.get_run(self.id).info.artifact_uri
-        get_artifact_repository(uri, tracking_uri=tracking_uri()).delete_artifacts(folder)  # type: ignore[no-untyped-call]
-        return True
+        self.drain()  # else it may be on its way
+        there = bool(self.client.list_artifacts(self.id, folder))
+        if there:
+            self.put("remove", {"path": folder})
+        return there
 
     def discard(self) -> None:
         """Take back a run in which nothing happened (MLflow keeps deleted runs, so that it can be restored)."""
+        if self._delivery is not None:
+            self._delivery.stop()
+            self._delivery.spool.drop(self._delivery.spool.head(1_000_000))
+            self._delivery.spool.close()
+            self._delivery = None
         self.client.set_terminated(self.id, "FAILED")
         self.client.delete_run(self.id)
         self.running = False
