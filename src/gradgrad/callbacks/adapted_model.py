@@ -109,7 +109,7 @@ class AdaptedModel(Callback):
                     f"{some(names)} of this one come in their place. A dirpath keeps both."
                 )
             for name in names:
-                logger.run.client.log_artifact(logger.run.id, str(folder / name), FOLDER)
+                logger.run.log_file(folder / name, FOLDER)
 
     def _write(self, folder: Path, trainer: Trainer, pl_module: LightningModule) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def record(trainer: Trainer, history: SpectrumHistory, name: str, title: str) ->
         with TemporaryDirectory() as temporary:
             file = Path(temporary) / "densities.npz"
             file.write_bytes(history.density_file())
-            logger.run.client.log_artifact(logger.run.id, str(file), name)
+            logger.run.log_file(file, name)
 
 
 def record_probe(trainer: Trainer, module: LightningModule, spectrometer: Spectrometer, name: str) -> None:

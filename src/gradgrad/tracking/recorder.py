@@ -99,23 +99,18 @@ def log_data(logger: MLflowLogger, parts: Sequence[DataPart]) -> None:
         logger: of the run.
         parts: one per stage.
     """
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
     inputs = [
-        DatasetInput(
-            Dataset(
-                name=redact(part.name),
-                digest=part.digest,
-                source_type="local",
-                source=json.dumps({"uri": redact(part.source)}),
-                profile=json.dumps({"num_rows": part.rows}),
-            ),
-            [InputTag(MLFLOW_DATASET_CONTEXT, part.part)],
-        )
+        {
+            "name": redact(part.name),
+            "digest": part.digest,
+            "source_type": "local",
+            "source": json.dumps({"uri": redact(part.source)}),
+            "profile": json.dumps({"num_rows": part.rows}),
+            "part": part.part,
+        }
         for part in parts
     ]
-    logger.experiment.log_inputs(logger.run_id, inputs)
+    logger.run.put("inputs", inputs)
 
 
 def tracked_logger(loggers: Sequence[Any]) -> MLflowLogger | None:

@@ -16,6 +16,10 @@ def print_summary(logger: MLflowLogger, *, values: bool = True) -> None:
         logger: of a run that has ended.
         values: False where the verb has shown its own, and those of another would only be in the way.
     """
+    where = f"run {logger.version} of experiment {logger.name} in {redact(tracking_uri())}"
+    if not logger.run.delivered:  # what waits, and how to send it, has been said
+        Console(soft_wrap=True).print(where, highlight=False, markup=False)
+        return
     run = logger.experiment.get_run(logger.run_id)
     results = run.data.metrics
     table = Table(title=escape(f"{run.info.run_name} ({run.info.status})"), title_justify="left")
@@ -30,5 +34,4 @@ def print_summary(logger: MLflowLogger, *, values: bool = True) -> None:
     console = Console(soft_wrap=True)
     if stages and values:
         console.print(table)
-    where = f"run {run.info.run_id} of experiment {logger.name} in {redact(tracking_uri())}"
     console.print(f"{where}\nlook at it: gradgrad ui", highlight=False, markup=False)
