@@ -17,9 +17,10 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from typing_extensions import override
 
 from gradgrad.arguments import expand_includes, insert_config, set_item, split_indexed
-from gradgrad.callbacks import HessianSpectrum
+from gradgrad.callbacks import HessianSpectrum, SystemMetrics
 from gradgrad.checkpoints import model_config, read_checkpoint
 from gradgrad.errors import UsageError
+from gradgrad.logged_model import add_model_flags, check_model_flags, record_model
 from gradgrad.parser import Parser
 from gradgrad.spectrum import SpectrumTrainer
 from gradgrad.tracking.names import experiment_name, run_name
@@ -76,9 +77,11 @@ class TrainingCLI(LightningCLI):
         """
         help_ = "CPU threads that PyTorch computes with; default: its own choice. Small networks are faster with 1."
         parser.add_argument("--threads", type=PositiveInt | None, default=None, help=help_)
+        add_model_flags(parser, self.verb)
         if self.verb == "fit":
             help_ = "Test the best checkpoint (where there is none, the last weights) after fitting, in the same run."
             parser.add_argument("--test_after_fit", type=bool, default=True, help=help_)
+            parser.add_lightning_class_args(SystemMetrics, "system_metrics")
         else:
             help_ = "The run whose checkpoint to take and to log into; default: the newest of the experiment."
             parser.add_argument("--run_id", type=str, default=None, help=help_)
@@ -118,6 +121,7 @@ class TrainingCLI(LightningCLI):
         if trained:
             self.config = self._parse(parser, insert_config(arguments, trained))
         self.config[self.verb].ckpt_path = checkpoint
+        check_model_flags(self.config[self.verb])
 
     def _parse(self, parser: LightningArgumentParser, arguments: list[str]) -> Namespace:
         """Parse; overrides of list items come last, as a change to the whole, because jsonargparse knows no list items."""
@@ -193,6 +197,8 @@ class TrainingCLI(LightningCLI):
                 self._run_lightning(subcommand)
                 if subcommand == "fit" and self.config[subcommand].test_after_fit:
                     self._test()
+                if logger is not None:
+                    record_model(self.trainer, self.model, logger, self.config_dump, self.config[subcommand].ckpt_path)
         except BaseException as error:
             end = verdict(error)
             if logger is not None and logger.version and not (isinstance(error, UsageError) and not logger.started):

@@ -4,5 +4,6 @@ from gradgrad.callbacks.adaptation_curve import AdaptationCurve
 from gradgrad.callbacks.adapted_model import AdaptedModel
 from gradgrad.callbacks.hessian_spectrum import HessianSpectrum
 from gradgrad.callbacks.predictions import Predictions
+from gradgrad.callbacks.system_metrics import SystemMetrics
 
-__all__ = ["AdaptationCurve", "AdaptedModel", "HessianSpectrum", "Predictions"]
+__all__ = ["AdaptationCurve", "AdaptedModel", "HessianSpectrum", "Predictions", "SystemMetrics"]
