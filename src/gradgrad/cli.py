@@ -15,6 +15,8 @@ VERBS = {
     "test": "evaluate on the test part",
     "predict": "predict the test part",
     "spectrum": "measure the curvature of the training loss at a checkpoint",
+    "sync": "send to the tracking store what runs could not send",
+    "doctor": "mark runs whose process is gone, deliver what they left, check the store",
     "ui": "open the MLflow UI on this project's runs",
 }
 HELP = f"""usage: gradgrad VERB [options]
@@ -87,6 +89,14 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         from gradgrad.tracking.ui import ui
 
         return ui(arguments)
+    elif verb == "sync":
+        from gradgrad.tracking.sync import sync
+
+        return sync(arguments)
+    elif verb == "doctor":
+        from gradgrad.tracking.doctor import doctor
+
+        return doctor(arguments)
     elif verb in VERBS:
         from gradgrad.training import train  # seconds of imports that `gradgrad --help` need not spend
 
