@@ -7,11 +7,12 @@ import torch
 from gradgrad.errors import UsageError
 
 
-def read_checkpoint(checkpoint: str) -> dict[str, Any]:
+def read_checkpoint(checkpoint: str, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint.
 
     Args:
         checkpoint: a file.
+        mmap: read tensors only when they are used; the file must stay as it is meanwhile.
 
     Returns:
         What Lightning wrote, on the CPU.
@@ -20,7 +21,7 @@ def read_checkpoint(checkpoint: str) -> dict[str, Any]:
         UsageError: the file is damaged, or no checkpoint, or holds code.
     """
     try:
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=mmap)
     except Exception as error:  # torch's errors for files that are none of its own have no common class
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path") from error

@@ -197,8 +197,7 @@ class TrainingCLI(LightningCLI):
                 self._run_lightning(subcommand)
                 if subcommand == "fit" and self.config[subcommand].test_after_fit:
                     self._test()
-                if logger is not None:
-                    record_model(self.trainer, self.model, logger, self.config_dump, self.config[subcommand].ckpt_path)
+                record_model(self.trainer, self.model, logger, subcommand, self.config_dump)
         except BaseException as error:
             end = verdict(error)
             if logger is not None and logger.version and not (isinstance(error, UsageError) and not logger.started):

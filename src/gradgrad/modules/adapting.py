@@ -1,5 +1,7 @@
 """A module that adapts to tasks and is judged by how it does."""
 
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -151,6 +153,32 @@ class AdaptingModule(LightningModule):
         """
         with explained(self.execution.mode):
             return evaluate(self.learner, self.learner.meta(), batch, self.execution, self.counted, keep_params=True)
+
+    @property
+    def inner_lr(self) -> float | None:
+        """The rate of the inner loop; None where rates are learned, one for each tensor or number."""
+        optimizer = self.learner.optimizer
+        return None if optimizer.rates() else optimizer.lr
+
+    def answer(self, tasks: TaskBatch, inner_steps: int | None = None, inner_lr: float | None = None) -> Tensor:
+        """Adapt to tasks and predict, with another inner loop if wanted; nothing in the module changes.
+
+        Args:
+            tasks: T of them; targets of queries may be unknown.
+            inner_steps: None means as many as the scores count.
+            inner_lr: None means the rate that was trained with; without effect where rates are learned.
+
+        Returns:
+            Outputs for the query samples after adaptation, shape ``(T, Q, outputs)``.
+        """
+        learner = self.learner
+        if inner_lr is not None:
+            optimizer = copy(learner.optimizer)
+            optimizer.lr = inner_lr
+            learner = replace(learner, optimizer=optimizer)
+        steps = self.counted if inner_steps is None else inner_steps
+        with explained(self.execution.mode):
+            return evaluate(learner, learner.meta(), tasks, self.execution, steps).after
 
     def _evaluate(self, tasks: TaskBatch) -> AdaptedTasks:
         with explained(self.execution.mode):

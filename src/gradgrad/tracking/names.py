@@ -6,7 +6,8 @@ from typing import Any
 from gradgrad.arguments import config_files, is_config, join_values
 from gradgrad.tracking.secrets import redact_arguments
 
-NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads")  # no part of a run's name
+# No part of a run's name.
+NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads", "--register", "--log_model")
 LONGEST = 250  # MLflow's limit
 
 

@@ -102,7 +102,7 @@ def open_store(uri: str) -> "MlflowClient":
     database = database_file(uri)
     try:
         if database is None:
-            with _few_retries():
+            with few_retries():
                 client = MlflowClient(uri)
                 client.search_experiments(max_results=1)
             return client
@@ -125,8 +125,12 @@ def open_store(uri: str) -> "MlflowClient":
 
 
 @contextmanager
-def _few_retries() -> Iterator[None]:
-    """Learn within seconds that no server answers; MLflow itself would try for minutes."""
+def few_retries() -> Iterator[None]:
+    """Learn within seconds that no server answers; MLflow itself would try for minutes.
+
+    Yields:
+        Nothing.
+    """
     few = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
     before = {key: os.environ.get(key) for key in few}
     os.environ.update({key: value for key, value in few.items() if before[key] is None})
