@@ -23,7 +23,7 @@ from gradgrad.errors import UsageError
 from gradgrad.logged_model import add_model_flags, check_model_flags, record_model
 from gradgrad.parser import Parser
 from gradgrad.spectrum import SpectrumTrainer
-from gradgrad.tracking.names import experiment_name, run_name
+from gradgrad.tracking.names import experiment_name, name_experiment, run_name
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
 from gradgrad.tracking.summary import print_summary
@@ -144,11 +144,7 @@ class TrainingCLI(LightningCLI):
         """Set the threads; name the experiment after the config file and the run after what was overridden."""
         if self.config[self.verb].threads is not None:
             torch.set_num_threads(self.config[self.verb].threads)
-        loggers = self.config[self.verb].get("trainer.logger")
-        name = experiment_name(loggers, self.arguments)
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
-                logger.init_args.experiment_name = logger.init_args.experiment_name or name
+        name = name_experiment(self.config[self.verb].get("trainer.logger"), self.arguments)
         self.run_name = run_name(self.arguments, name)
 
     @override
@@ -199,7 +195,7 @@ class TrainingCLI(LightningCLI):
                     self._test()
                 record_model(self.trainer, self.model, logger, subcommand, self.config_dump)
         except BaseException as error:
-            end = verdict(error)
+            end = (logger and logger.run.end) or verdict(error)
             if logger is not None and logger.version and not (isinstance(error, UsageError) and not logger.started):
                 rank_zero_info(f"run {logger.version} is {end.status} ({end.reason}); what it had logged and saved is kept")
             if isinstance(error, KeyboardInterrupt | SystemExit):

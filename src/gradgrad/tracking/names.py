@@ -27,6 +27,23 @@ def experiment_name(logger: Any, arguments: Sequence[str]) -> str:
     return str(given or (files[0].stem if files else "gradgrad"))
 
 
+def name_experiment(loggers: Any, arguments: Sequence[str]) -> str:
+    """Tell those of the loggers that are ours, and have no experiment of their own, which it is.
+
+    Args:
+        loggers: config of the trainer's, one or several; changed in place.
+        arguments: what follows the verb.
+
+    Returns:
+        The name.
+    """
+    name = experiment_name(loggers, arguments)
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if getattr(logger, "class_path", "").startswith("gradgrad.tracking"):
+            logger.init_args.experiment_name = logger.init_args.experiment_name or name
+    return name
+
+
 def run_name(arguments: Sequence[str], default: str) -> str:
     """Name a run after what was overridden.
 

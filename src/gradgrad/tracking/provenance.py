@@ -1,33 +1,70 @@
-"""What a run needs to be understood later: code, seed, versions."""
+"""What a run needs to be understood and repeated later: config, code, packages, machine."""
 
+import json
+import logging
 import platform
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
 
 import gradgrad
+from gradgrad.tracking.code_state import CodeState, code_state, untracked_text
+from gradgrad.tracking.config_diff import config_diff
+from gradgrad.tracking.environment import environment, packages, python_path
+from gradgrad.tracking.run import TrackedRun
+from gradgrad.tracking.secrets import redact
+
+PROVENANCE = "provenance"  # the artifact folder
+log = logging.getLogger(__name__)
 
 
-def code_state(folder: Path) -> dict[str, str]:
-    """Tell which code a run was started on.
+def record_provenance(
+    run: TrackedRun, trainer: Trainer, shipped: Callable[[], Mapping[str, Any]], config: Mapping[str, Any]
+) -> None:
+    """Record where a run comes from; what cannot be found out is named in one line and in a tag, and stops nothing.
 
     Args:
-        folder: where the user stands; its repository is asked, else the one that this package lies in.
-
-    Returns:
-        ``git.commit`` and ``git.dirty`` (``true`` also for files that git does not track yet); empty outside git.
+        run: just opened.
+        trainer: Lightning's, on rank zero.
+        shipped: gives the config that the config files alone make.
+        config: of this run.
     """
-    try:
-        import git  # a quarter of a second that `--help` need not spend
-    except ImportError:  # GitPython finds no git executable
-        return {}
-    for start in (folder, Path(__file__).parent):
+    folder = Path.cwd()
+    code = code_state(folder, Path(__file__).parent)
+    files: dict[str, Callable[[], str]] = {
+        "config.diff": lambda: config_diff(shipped(), config),
+        "diff.patch": lambda: code.patch,
+        "untracked.txt": lambda: untracked_text(code.untracked),
+        "requirements.txt": lambda: packages(code.root),
+        "environment.json": lambda: json.dumps({**environment(trainer), "code": _places(code, folder)}, indent=1) + "\n",
+    }
+    missing = list(code.missing)
+    for name, write in files.items():
         try:
-            repository = git.Repo(start, search_parent_directories=True)
-            commit = repository.head.commit.hexsha
-            dirty = repository.is_dirty(untracked_files=True)
-        except (git.GitError, ValueError, OSError):
-            continue  # no repository; ValueError: one without a commit
-        return {"git.commit": commit, "git.dirty": str(dirty).lower()}
-    return {}
+            text = write()
+        except Exception as error:  # whatever this machine has in store: a run is worth more than its papers
+            said = str(error).splitlines() or [type(error).__name__]
+            missing.append(f"{name}: {said[0]}")
+        else:
+            run.log_text(text, f"{PROVENANCE}/{name}")
+    tags = {"git.commit": code.commit, "git.dirty": str(code.dirty).lower(), "git.patch": code.kept} if code.root else {}
+    if missing:
+        sentence = redact("; ".join(missing))
+        tags["provenance.missing"] = sentence
+        log.warning("not recorded of run %s: %s", run.id, sentence)
+    run.log_tags({**tags, **versions()})
+
+
+def _places(code: CodeState, folder: Path) -> dict[str, Any]:
+    """Tell where the code was, and from where in it the run was started."""
+    inside = code.root is not None and folder.is_relative_to(code.root)
+    return {
+        "root": str(code.root) if code.root else None,
+        "folder": folder.relative_to(code.root).as_posix() if code.root and inside else str(folder),
+        "python_path": python_path(code.root),
+    }
 
 
 def versions() -> dict[str, str]:

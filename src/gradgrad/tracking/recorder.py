@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from typing_extensions import override
 
+from gradgrad.arguments import expand_includes, is_config
 from gradgrad.batches import DataPart
+from gradgrad.errors import UsageError
 from gradgrad.tracking.logger import MLflowLogger
-from gradgrad.tracking.provenance import code_state, versions
+from gradgrad.tracking.names import name_experiment
+from gradgrad.tracking.provenance import record_provenance
+from gradgrad.tracking.ranks import report_failure
 from gradgrad.tracking.secrets import redact, redact_arguments, redact_tree
 from gradgrad.tracking.store import FOLDER
+from gradgrad.tracking.verdict import verdict
 
 
 class RunRecorder(SaveConfigCallback):
@@ -49,6 +55,9 @@ class RunRecorder(SaveConfigCallback):
             return
         logger = tracked_logger(trainer.loggers)
         folder = trainer.strategy.broadcast(None if logger is None else _checkpoint_folder(logger))
+        if logger is not None:
+            logger.run.run_id = trainer.strategy.broadcast(logger.run.run_id)  # for the word of a rank that fails
+            logger.run.world_size = trainer.world_size
         for callback in trainer.checkpoint_callbacks:
             if folder and isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = folder
@@ -73,10 +82,41 @@ class RunRecorder(SaveConfigCallback):
             return
         config = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         logger.log_config(config, f"# gradgrad {verb} -c config.yaml\n")
-        logger.run.log_tags({f"command.{verb}": command, **code_state(Path.cwd()), **versions()})
+        logger.run.log_tags({f"command.{verb}": command})
+        record_provenance(logger.run, trainer, lambda: self._shipped(config), config)
         data = getattr(trainer, "datamodule", None)
         if callable(provenance := getattr(data, "provenance", None)):
             log_data(logger, provenance())
+
+    def _shipped(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Parse the config files alone; where they are no whole config, every key of the run is one of its own."""
+        arguments = expand_includes(self.command[1:])
+        files = [argument for argument in arguments if is_config(argument)]
+        if files == arguments:
+            return config
+        try:
+            shipped = self.parser.parse_args(files)
+        except UsageError:
+            return {}
+        name_experiment(shipped.get("trainer.logger"), self.command[1:])
+        plain: dict[str, Any] = yaml.safe_load(self.parser.dump(shipped, skip_unset=False, skip_validation=True))
+        return plain
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Remember when it failed; above rank zero, leave word of why.
+
+        Args:
+            trainer: Lightning's.
+            pl_module: unused.
+            exception: which ends it.
+        """
+        logger = tracked_logger(trainer.loggers)
+        if logger is None:
+            return
+        logger.run.failed_at = time.time()
+        if not trainer.is_global_zero and logger.run.run_id and verdict(exception).status == "FAILED":
+            report_failure(logger.run.run_id, trainer.global_rank, exception)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
