@@ -1,20 +1,37 @@
 """How many backward passes a training takes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from torch.autograd import Variable
 
-ENGINE = "_engine_run_backward"  # what torch.autograd.grad, .backward and torch.func.grad have in common (torch 2.13)
 IN_TRAINING = ("training_step", "backward", "optimizer_step")  # Lightning's names for what it is calling
+
+
+class _Counting:
+    """Autograd's engine, which tells before it runs; all else as it is."""
+
+    def __init__(self, engine: Any, tell: Callable[[], None]) -> None:
+        self._engine, self._tell = engine, tell
+
+    @torch.compiler.disable  # autograd's own is opaque to it too
+    def run_backward(self, *args: Any, **kwargs: Any) -> Any:
+        if not torch.compiler.is_compiling():  # which runs it on nothing, to prepare a backward
+            self._tell()
+        return self._engine.run_backward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 class BackwardPasses:
     """Count the runs of autograd's engine that the training itself asks for, those of callbacks and validations not.
 
     A pass over many samples, or over many tasks at once (``vmap``), counts once, a pass through a pass (``create_graph``) once
-    more. A program that was compiled with its gradient in it, as MAML's ``compile: true`` makes, runs no engine: then there is
-    nothing to count, and :meth:`per_step` says so. Nothing changes but that each run is counted first.
+    more. A program that was compiled with all its gradients in it, as MAML's ``compile: true`` makes, runs no engine: then there
+    is nothing to count, and :meth:`per_step` says so. Nothing changes but that each run is counted first.
 
     Args:
         module: in training.
@@ -32,22 +49,15 @@ class BackwardPasses:
             step: optimizer steps done so far.
         """
         self._after_batch = self._reported = (self.count, step)
-        module, engine = self.module, getattr(torch.autograd, ENGINE, None)
-        self._engine, self.blind = engine, engine is None
+        self._engine, self.blind = Variable._execution_engine, False
+        Variable._execution_engine = _Counting(self._engine, self._saw)  # type: ignore[assignment]
 
-        if engine is None:
-            return
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            self.count += module._current_fx_name in IN_TRAINING
-            return engine(*args, **kwargs)
-
-        setattr(torch.autograd, ENGINE, counted)
+    def _saw(self) -> None:
+        self.count += self.module._current_fx_name in IN_TRAINING
 
     def stop(self) -> None:
         """Count no more."""
-        if self._engine is not None:
-            setattr(torch.autograd, ENGINE, self._engine)
+        Variable._execution_engine = self._engine
 
     def after_batch(self, step: int) -> bool:
         """Notice steps that no pass was counted for.

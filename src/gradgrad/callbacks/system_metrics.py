@@ -113,9 +113,9 @@ class SystemMetrics(Callback):
             trainer: Lightning's.
             pl_module: unused.
         """
-        if self._watch is not None:
+        if self._watch is not None and self._watch.throughput.step != trainer.global_step:
             self._report(trainer)
-            self._stop()
+        self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Count no more.
@@ -138,11 +138,8 @@ class SystemMetrics(Callback):
         if self._watch is None:
             return
         machine, throughput, passes, log = self._watch
-        said = machine.read()
-        if trainer.is_global_zero:
-            rates, mean = throughput.report(trainer.global_step), passes.per_step()
-            said |= {f"{PREFIX}{name}": value for name, value in rates.items()}
-            said |= {} if mean is None else {f"{PREFIX}backward_passes_per_step": mean}
-        else:
-            throughput.report(trainer.global_step)
-        log.log_metrics(said, trainer.global_step)
+        speed, mean = throughput.report(trainer.global_step), passes.per_step()
+        if mean is not None:
+            speed["backward_passes_per_step"] = mean
+        of_all = {f"{PREFIX}{name}": value for name, value in speed.items()} if trainer.is_global_zero else {}
+        log.log_metrics({**machine.read(), **of_all}, trainer.global_step)
