@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -171,6 +172,8 @@ class Delivery:
     """
 
     def __init__(self, client: "MlflowClient", spool: Spool, pace: float) -> None:
+        # MLflow alone would try for minutes, and a process that ends would wait for that; here the spool tries again.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         self.client, self.spool, self.pace = client, spool, pace
         self._changed = threading.Condition()
         self._asked = self._urgent = self._stopped = False

@@ -12,7 +12,7 @@ from gradgrad.tracking.ending import end_run
 from gradgrad.tracking.process import HOST, PID, is_alive
 from gradgrad.tracking.relocate import moves, relocate
 from gradgrad.tracking.runs import ALIASES
-from gradgrad.tracking.spool import spools
+from gradgrad.tracking.spool import spool_folder, spools
 from gradgrad.tracking.store import database_file, local_folder, open_store, tracking_uri
 from gradgrad.tracking.sync import deliver_file
 from gradgrad.tracking.verb import Parser
@@ -58,6 +58,7 @@ def doctor(arguments: Sequence[str]) -> int:
     done = list(_deliveries(client, options.dry_run))
     runs = list(_all_runs(client))
     done += [line for run in runs if run.info.status == "RUNNING" and (line := _bury(client, run, options.dry_run))]
+    done += list(_words(runs, options.dry_run))
     left += [line for run in runs for line in _missing(client, run)]
     for line in [*done, *left] or ["all is well"]:
         print(line)  # noqa: T201
@@ -114,6 +115,16 @@ def _bury(client: "MlflowClient", run: "Run", dry_run: bool) -> str | None:
         client.set_tag(run_id, "signal", "gone")
         end_run(client, run_id, "KILLED", seen)
     return f"run {run_id} ({run.info.run_name}): {where} is gone; {'would be' if dry_run else 'is'} KILLED now"
+
+
+def _words(runs: Sequence["Run"], dry_run: bool) -> Iterator[str]:
+    """Clear away what ranks had to say of runs that have ended."""
+    ended = {run.info.run_id for run in runs if run.info.status != "RUNNING"}
+    for file in spool_folder().glob("*.rank*.txt"):
+        if file.name.partition(".")[0] in ended:
+            yield f"{file.name}: the run has ended for an earlier reason; {'would be' if dry_run else 'is'} removed"
+            if not dry_run:
+                file.unlink()
 
 
 def _last_sign(run: "Run") -> int:

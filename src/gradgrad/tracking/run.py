@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from gradgrad.tracking.delivery import Delivery
 from gradgrad.tracking.process import this_process
+from gradgrad.tracking.ranks import first_failure
 from gradgrad.tracking.secrets import redact, redact_tree
 from gradgrad.tracking.spool import Spool
 from gradgrad.tracking.store import find_experiment, local_folder, open_store, tracking_uri
-from gradgrad.tracking.verdict import verdict
+from gradgrad.tracking.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +47,9 @@ class TrackedRun:
         self.resumed = False
         self.first_step = 0
         self.running = False
+        self.world_size = 1
+        self.failed_at: float | None = None  # seconds since 1970
+        self.end: Verdict | None = None  # how it ended, once it has
         self.delivered = True  # whether MLflow had all at the last look
         self._checkpoints: dict[str, str] = {}
         self._client: MlflowClient | None = None
@@ -156,11 +160,16 @@ class TrackedRun:
             error: what ended it; None after a good end.
             last_step: the largest step that was logged.
         """
-        end = verdict(error)
-        if error is not None and end.status == "FAILED":
+        self.end = end = verdict(error)
+        failure = first_failure(self.id, self.failed_at or time.time()) if error is not None and self.world_size > 1 else None
+        stamp = f"-{int(time.time())}" if self.attached or self.resumed else ""  # an earlier traceback is never lost
+        if failure is not None:  # what this process felt of it, a lost connection or a signal, is no reason
+            self.end = end = Verdict("FAILED", 1, failure.kind)
+            self.log_tags({"exception": f"{failure.kind} on rank {failure.rank}"})
+            self.log_text(failure.traceback, f"traceback-rank{failure.rank}{stamp}.txt")
+        elif error is not None and end.status == "FAILED":
             self.log_tags({"exception": end.reason})
-            name = f"traceback-{int(time.time())}.txt" if self.attached or self.resumed else "traceback.txt"  # none is lost
-            self.log_text("".join(traceback.format_exception(error)), name)
+            self.log_text("".join(traceback.format_exception(error)), f"traceback{stamp}.txt")
         elif end.reason:
             self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
