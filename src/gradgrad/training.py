@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,18 +11,20 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from typing_extensions import override
 
+from gradgrad.alike import alike
 from gradgrad.arguments import expand_includes, insert_config, set_item, split_indexed
-from gradgrad.callbacks import HessianSpectrum, SystemMetrics
-from gradgrad.checkpoints import model_config, read_checkpoint
+from gradgrad.callbacks import SystemMetrics
+from gradgrad.checkpoints import model_config, read_checkpoint, unreadable
 from gradgrad.errors import UsageError
 from gradgrad.logged_model import add_model_flags, check_model_flags, record_model
 from gradgrad.parser import Parser
+from gradgrad.resumption import Resumption
 from gradgrad.spectrum import SpectrumTrainer
 from gradgrad.tracking.names import experiment_name, name_experiment, run_name
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
@@ -81,6 +84,8 @@ class TrainingCLI(LightningCLI):
         if self.verb == "fit":
             help_ = "Test the best checkpoint (where there is none, the last weights) after fitting, in the same run."
             parser.add_argument("--test_after_fit", type=bool, default=True, help=help_)
+            help_ = "Go on: auto (the newest unfinished run of the experiment), the id of a run, a checkpoint file, or never."
+            parser.add_argument("--resume", type=str, default="never", help=help_)
             parser.add_lightning_class_args(SystemMetrics, "system_metrics")
         else:
             help_ = "The run whose checkpoint to take and to log into; default: the newest of the experiment."
@@ -121,6 +126,11 @@ class TrainingCLI(LightningCLI):
         if trained:
             self.config = self._parse(parser, insert_config(arguments, trained))
         self.config[self.verb].ckpt_path = checkpoint
+        if self.verb == "fit":
+            self.resumption = Resumption.of(config, experiment_name(config.get("trainer.logger"), self.arguments), self.arguments)
+            if trained := self.resumption.trained:
+                self.config = self._parse(parser, insert_config(arguments, trained))
+            self.resumption.decide(self.config, parser)
         check_model_flags(self.config[self.verb])
 
     def _parse(self, parser: LightningArgumentParser, arguments: list[str]) -> Namespace:
@@ -165,9 +175,11 @@ class TrainingCLI(LightningCLI):
         except (MisconfigurationException, ValueError, RuntimeError) as error:
             sentence = f"the trainer refuses its settings: {' '.join(str(error).split())}\nwrite: other trainer.*"
             callbacks = self._get(self.config_init, "trainer.callbacks") or []
-            raise UsageError(_alike(callbacks if isinstance(callbacks, list) else [callbacks]) or sentence) from error
+            raise UsageError(alike(callbacks if isinstance(callbacks, list) else [callbacks]) or sentence) from error
         if isinstance(trainer, SpectrumTrainer):
             trainer.alias = self.alias
+        if self.verb == "fit":
+            self.resumption.prepare(trainer, ["fit", *self.arguments])
         return trainer
 
     @override
@@ -184,6 +196,8 @@ class TrainingCLI(LightningCLI):
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:
             logger.run.run_name = logger.run.run_name or self.run_name
+            if subcommand == "fit":
+                self.resumption.attach(logger)
             if self.run_id:
                 logger.run.attach(self.run_id, read_checkpoint(self.config[self.verb].ckpt_path).get("global_step", 0))
         if self.verb != "fit" and not self.config[self.verb].ckpt_path:
@@ -207,8 +221,12 @@ class TrainingCLI(LightningCLI):
             print_summary(logger, values=subcommand != "spectrum")
 
     def _run_lightning(self, subcommand: str) -> None:
+        if "weights_only" in self.config_init[subcommand]:  # null executes whatever comes from an address
+            self.config_init[subcommand].weights_only = self.config_init[subcommand].weights_only is not False
         try:
             super()._run_subcommand(subcommand)
+        except UnpicklingError as error:
+            raise unreadable(self.config[subcommand].ckpt_path, error) from error
         except MisconfigurationException as error:  # Lightning's own sentences, for example on clipping in manual optimization
             raise UsageError(f"{' '.join(str(error).split())}\nwrite: other trainer.*, or the model's own setting") from error
 
@@ -220,20 +238,6 @@ class TrainingCLI(LightningCLI):
         callback = self.trainer.checkpoint_callback
         best = getattr(callback, "best_model_path", "") or None
         self.trainer.test(self.model, datamodule=data, ckpt_path=best)
-
-
-def _alike(callbacks: Sequence[Callback]) -> str:
-    """Name two callbacks that a checkpoint could not tell apart, by Lightning's rule; empty where there are none."""
-    stateful = [callback for callback in callbacks if is_overridden("state_dict", callback, Callback)]
-    keys = [callback.state_key for callback in stateful]
-    second = next((callback for n, callback in enumerate(stateful) if keys[n] in keys[:n]), None)
-    if isinstance(second, HessianSpectrum):
-        return (
-            f"the trainer got two HessianSpectrum of the name {second.name}; expected a name for each.\n"
-            "write:    --trainer.callbacks.name=second (for the one just appended), or init_args.name in YAML"
-        )
-    sentence = f"the trainer got two {type(second).__name__}s that a checkpoint could not tell apart.\n"
-    return sentence + "write:    one of them, or other init_args for the second" if second else ""
 
 
 def train(verb: str, arguments: Sequence[str]) -> int:

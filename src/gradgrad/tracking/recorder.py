@@ -77,6 +77,8 @@ class RunRecorder(SaveConfigCallback):
             return
         verb = self.command[0]
         command = shlex.join(["gradgrad", *redact_arguments(self.command)])
+        if logger.run.resumed:  # its config stands; ResumedRun records what has changed
+            return
         if logger.run.attached:  # its config, code and data are those that it was trained with
             logger.run.log_tags({f"command.{verb}": command})
             return
