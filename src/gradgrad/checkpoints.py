@@ -1,5 +1,7 @@
 """Lightning's checkpoint files, read without running any code that they may hold."""
 
+import re
+import warnings
 from typing import Any
 
 import torch
@@ -21,11 +23,34 @@ def read_checkpoint(checkpoint: str, mmap: bool = False) -> dict[str, Any]:
         UsageError: the file is damaged, or no checkpoint, or holds code.
     """
     try:
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=mmap)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # torch never reads more than plain data
+            saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=mmap)
     except Exception as error:  # torch's errors for files that are none of its own have no common class
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path") from error
+        raise UsageError(unreadable(checkpoint, error)) from error
     return saved
+
+
+def unreadable(checkpoint: str, error: Exception) -> str:
+    """Say why a checkpoint was not read; torch's own advice would be to execute what is in it.
+
+    Args:
+        checkpoint: a file or an address.
+        error: torch's.
+
+    Returns:
+        The sentence.
+    """
+    code = re.search(r"(?:GLOBAL|Trying to instantiate a class|load unsupported GLOBAL) ([\w.]+)", str(error))
+    if code:
+        return (
+            f"{checkpoint} is refused: beside numbers it holds code ({code[1]}), and nothing of it was executed.\n"
+            "expected: a checkpoint of tensors and plain values, as `gradgrad fit` writes it\n"
+            "write:    another --ckpt_path"
+        )
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = "it is no checkpoint, or half of one" if reason.startswith("Weights only load failed") else reason
+    return f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path"
 
 
 def model_config(checkpoint: str) -> dict[str, Any]:

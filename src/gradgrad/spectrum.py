@@ -120,7 +120,7 @@ class SpectrumTrainer(Trainer):
         self.num_sanity_val_steps = 0
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")  # the callbacks are left out on purpose
-            self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+            self.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
 
 class SpectrumReport(Callback):

@@ -90,6 +90,18 @@ def _array(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return array.astype(dtype)
 
 
+def _check_params(params: Any, types: Mapping[str, str]) -> None:
+    if params is not None and not isinstance(params, Mapping):
+        raise Refusal(f"params is {type(params).__name__}; expected values by name.")
+    if "inner_lr" in (params or {}) and "inner_lr" not in types and "inner_steps" in types:
+        raise Refusal("inner_lr cannot be chosen, for this model has learned its rates; leave it out.")
+    check_names("param", params or {}, types)
+    for name, value in (params or {}).items():
+        allowed = int if types[name] == "long" else int | float
+        if value is not None and (isinstance(value, bool) or not isinstance(value, allowed)):
+            raise Refusal(f"{name} is {value!r}; expected a {'whole ' if allowed is int else ''}number.")
+
+
 def install() -> None:
     """Check requests to models of this project before MLflow does.
 
@@ -104,9 +116,7 @@ def install() -> None:
     def ours(data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None) -> Any:
         if flavor == LOADER and input_schema is not None:
             data = checked(data, {spec.name: (spec.shape, spec.type) for spec in input_schema.inputs})
-            if params is not None and not isinstance(params, Mapping):
-                raise Refusal(f"params is {type(params).__name__}; expected values by name.")
-            check_names("param", params or {}, [spec.name for spec in params_schema.params] if params_schema else [])
+            _check_params(params, {spec.name: spec.dtype.name for spec in params_schema.params} if params_schema else {})
         return theirs(data, params, input_schema, params_schema, flavor)
 
     ours.gradgrad = True  # type: ignore[attr-defined]  # a mark, so that it is installed once
