@@ -5,11 +5,15 @@ import socket
 from torch import multiprocessing
 
 
-def two_ranks(target, told, seconds):
-    """Call target(rank, port, results) in each; gives the ``told`` things that they put into results."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def two_ranks(target, told, seconds):
+    """Call target(rank, port, results) in each; gives the ``told`` things that they put into results."""
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [context.Process(target=target, args=(rank, port, results)) for rank in range(2)]

@@ -12,6 +12,7 @@ from conftest import QUICK, REGRESSOR, runs_of
 from gradgrad.callbacks import SystemMetrics
 from gradgrad.tracking import MLflowLogger
 from gradgrad.tracking.system import Machine
+from processes import free_port
 from strangers import Memory, Stranger
 
 MACHINE = {
@@ -96,6 +97,27 @@ def test_a_wrong_wait_is_a_sentence(run_cli):
 def test_nodes_have_names_of_their_own():
     assert {name.replace("node_3/", "") for name in Machine(3).read()} == MACHINE
     assert all(name.startswith("system/node_3/") for name in Machine(3).read())
+
+
+@pytest.mark.slow
+def test_each_of_two_nodes_tells_of_itself(project, client, start_cli):
+    port = free_port()
+    nodes = [
+        start_cli(
+            *("fit", "-c", REGRESSOR, *QUICK, "--trainer.accelerator=cpu", "--trainer.num_nodes=2", "--trainer.strategy=ddp"),
+            *("--test_after_fit=false", "--system_metrics.every_seconds=0.01"),
+            **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": str(rank), "LOCAL_RANK": "0"},
+        )
+        for rank in range(2)
+    ]
+    outs = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outs
+    (run,) = runs_of(client)
+    found = system(client, run.info.run_id)
+    of_nodes = {name.replace("system/", f"system/node_{node}/") for name in MACHINE for node in range(2)}
+    assert found.keys() == of_nodes | SPEED
+    assert all(steps[-1] == 10 for steps in found.values())
+    assert not list((project / "mlruns" / "spool").glob("*.db"))
 
 
 def test_gpus_are_read_where_nvml_sees_them(monkeypatch):

@@ -16,7 +16,7 @@ class _Counting:
     def __init__(self, engine: Any, tell: Callable[[], None]) -> None:
         self._engine, self._tell = engine, tell
 
-    @torch.compiler.disable  # autograd's own is opaque to it too
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # autograd's own is opaque to it too
     def run_backward(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.compiler.is_compiling():  # which runs it on nothing, to prepare a backward
             self._tell()

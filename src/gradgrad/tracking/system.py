@@ -87,3 +87,4 @@ class OtherNode:
         """Deliver what waits, if the server answers, and end."""
         self.delivery.drain()
         self.delivery.stop()
+        self.spool.close()
