@@ -8,9 +8,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from gradgrad.checkpoints import read_checkpoint
-from gradgrad.errors import UsageError
 from gradgrad.tracking import MLflowLogger
-from gradgrad.tracking.models import TrainedModel, check_name, log_model
+from gradgrad.tracking.models import NotStoredError, TrainedModel, check_name, log_model
 from gradgrad.tracking.secrets import redact
 
 
@@ -68,7 +67,7 @@ def record_model(
     except Exception as error:
         reason = " ".join(redact(str(error)).split())[:300] or type(error).__name__
         rank_zero_info(f"the model of run {logger.run.id} was not logged: {reason}")
-        if not isinstance(error, UsageError):
+        if isinstance(error, NotStoredError):
             rank_zero_info(f"later: gradgrad test -c config.yaml --run_id {logger.run.id} --ckpt_path best --log_model true")
     finally:
         module.train(training)

@@ -221,23 +221,19 @@ class TrainingCLI(LightningCLI):
             print_summary(logger, values=subcommand != "spectrum")
 
     def _run_lightning(self, subcommand: str) -> None:
-        if "weights_only" in self.config_init[subcommand]:  # null executes whatever comes from an address
-            self.config_init[subcommand].weights_only = self.config_init[subcommand].weights_only is not False
+        self.config_init[subcommand].weights_only = True  # Lightning would execute whatever comes from an address
         try:
             super()._run_subcommand(subcommand)
         except UnpicklingError as error:
-            raise unreadable(self.config[subcommand].ckpt_path, error) from error
+            raise UsageError(unreadable(self.config[subcommand].ckpt_path, error)) from error
         except MisconfigurationException as error:  # Lightning's own sentences, for example on clipping in manual optimization
             raise UsageError(f"{' '.join(str(error).split())}\nwrite: other trainer.*, or the model's own setting") from error
 
     def _test(self) -> None:
-        data = self.datamodule
+        data, best = self.datamodule, getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
         has_data = is_overridden("test_dataloader", self.model if data is None else data)
-        if not (is_overridden("test_step", self.model) and has_data):
-            return
-        callback = self.trainer.checkpoint_callback
-        best = getattr(callback, "best_model_path", "") or None
-        self.trainer.test(self.model, datamodule=data, ckpt_path=best)
+        if is_overridden("test_step", self.model) and has_data:
+            self.trainer.test(self.model, datamodule=data, ckpt_path=best, weights_only=True)
 
 
 def train(verb: str, arguments: Sequence[str]) -> int:

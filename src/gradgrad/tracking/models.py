@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 NAME = "model"  # as in runs:/<run id>/model
 
 
+class NotStoredError(RuntimeError):
+    """The store did not take a model; it can be logged later."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """What becomes a model.
@@ -57,27 +61,40 @@ def log_model(run_id: str, trained: TrainedModel, trainer: Trainer, register: st
 
     Returns:
         MLflow's id: ``mlflow.pyfunc.load_model("models:/<id>")``.
-    """
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModelOutput
 
+    Raises:
+        UsageError: the module cannot be stored without a pickle, or cannot be asked.
+        NotStoredError: the store did not take it.
+    """
     said = interface(trained.module, trainer)
     with TemporaryDirectory() as folder, few_retries():
         write_weights(trained.state, trained.kept, _prepared(Path(folder), trained))
-        signature = _signature(said, trained.module)  # before anything is in the store: it may refuse
-        client = MlflowClient(tracking_uri())
-        experiment = client.get_run(run_id).info.experiment_id
-        model_id = client.create_logged_model(experiment, NAME, run_id, model_type=type(trained.module).__name__).model_id
+        signature = _signature(said, trained.module)
         try:
-            _save(Path(folder), run_id, model_id, trained, said, signature)
-            client.log_model_artifacts(model_id, str(Path(folder) / NAME))
-            client.log_outputs(run_id, [LoggedModelOutput(model_id, trained.step)])
-        except BaseException:
-            client.finalize_logged_model(model_id, "FAILED")
-            raise
-        client.finalize_logged_model(model_id, "READY")
-        if register is not None:
-            _register(client, register, run_id, model_id)
+            return _store(Path(folder), run_id, trained, said, signature, register)
+        except Exception as error:
+            raise NotStoredError(str(error) or type(error).__name__) from error
+
+
+def _store(
+    folder: Path, run_id: str, trained: TrainedModel, said: Interface, signature: "ModelSignature", register: str | None
+) -> str:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModelOutput
+
+    client = MlflowClient(tracking_uri())
+    experiment = client.get_run(run_id).info.experiment_id
+    model_id = client.create_logged_model(experiment, NAME, run_id, model_type=type(trained.module).__name__).model_id
+    try:
+        _save(folder, run_id, model_id, trained, said, signature)
+        client.log_model_artifacts(model_id, str(folder / NAME))
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, trained.step)])
+    except BaseException:
+        client.finalize_logged_model(model_id, "FAILED")
+        raise
+    client.finalize_logged_model(model_id, "READY")
+    if register is not None:
+        _register(client, register, run_id, model_id)
     return model_id
 
 
@@ -94,9 +111,16 @@ def _signature(said: Interface, module: LightningModule) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
+    from gradgrad.tracking.request_checks import Refusal
     from gradgrad.tracking.served import Served
 
-    output = Served(module).predict(said.inputs)
+    trainer, module._trainer = module._trainer, None  # it will be asked without one
+    try:
+        output = Served(module).predict(said.inputs)
+    except Refusal as refusal:
+        raise UsageError(refusal.message) from refusal
+    finally:
+        module._trainer = trainer
     inputs = Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in said.inputs.items()])
     outputs = Schema([TensorSpec(output.dtype, (-1, *output.shape[1:]))])
     types = {int: "long", float: "double"}
