@@ -32,15 +32,16 @@ def test_a_misspelt_verb(run_cli):
     assert run_cli("fot") == (
         2,
         "",
-        "gradgrad fot: unknown verb\nexpected: one of fit, validate, test, predict, spectrum, sync, doctor, ui\nwrite:    gradgrad fit",
+        "gradgrad fot: unknown verb\n"
+        "expected: one of fit, validate, test, predict, spectrum, sync, doctor, reproduce, ui\n"
+        "write:    gradgrad fit",
     )
 
 
 def test_options_before_the_verb(run_cli):
     code, _, said = run_cli("-c", "a.yaml", "fit")
-    assert (
-        said == "gradgrad -c: the verb comes first\nexpected: gradgrad <fit | validate | test | predict | spectrum | sync | doctor | ui> -c ..."
-    )
+    verbs = "fit | validate | test | predict | spectrum | sync | doctor | reproduce | ui"
+    assert said == f"gradgrad -c: the verb comes first\nexpected: gradgrad <{verbs}> -c ..."
     assert code == 2
 
 

@@ -17,6 +17,7 @@ VERBS = {
     "spectrum": "measure the curvature of the training loss at a checkpoint",
     "sync": "send to the tracking store what runs could not send",
     "doctor": "mark runs whose process is gone, deliver what they left, check the store",
+    "reproduce": "bring a run's code, environment and result back",
     "ui": "open the MLflow UI on this project's runs",
 }
 HELP = f"""usage: gradgrad VERB [options]
@@ -97,6 +98,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         from gradgrad.tracking.doctor import doctor
 
         return doctor(arguments)
+    elif verb == "reproduce":
+        from gradgrad.tracking.reproduce import reproduce
+
+        return reproduce(arguments)
     elif verb in VERBS:
         from gradgrad.training import train  # seconds of imports that `gradgrad --help` need not spend
 
