@@ -107,14 +107,17 @@ class SystemMetrics(Callback):
             self._watch.throughput.go_on()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the last part.
+        """Log the last part, unless it is short and not the only one.
 
         Args:
             trainer: Lightning's.
             pl_module: unused.
         """
-        if self._watch is not None and self._watch.throughput.step != trainer.global_step:
-            self._report(trainer)
+        watch = self._watch
+        if watch is not None and self.every_seconds is not None and watch.throughput.step != trainer.global_step:
+            enough = watch.throughput.seconds >= self.every_seconds / 2  # the last value is what tables of runs show
+            if enough or not watch.throughput.reported:
+                self._report(trainer)
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

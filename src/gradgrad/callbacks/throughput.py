@@ -12,8 +12,8 @@ from gradgrad.batches import TaskBatch
 class Throughput:
     """Count samples or tasks, and the time that the training took, since the last report.
 
-    Time is the clock's, with waiting for data and with callbacks, without validations. A sample is a row of the batch's first
-    tensor. Nothing waits for the accelerator: over a report's seconds it is never more than some steps behind.
+    Time is the clock's up to the last batch, with waiting for data and with callbacks, without validations. A sample is a row of
+    the batch's first tensor. Nothing waits for the accelerator: over a report's seconds it is never more than some steps behind.
 
     Args:
         processes: that take an equal share each.
@@ -21,15 +21,15 @@ class Throughput:
     """
 
     def __init__(self, processes: int, step: int) -> None:
-        self.processes, self.step = processes, step
+        self.processes, self.step, self.reported = processes, step, False
         self._samples = self._tasks = 0
-        self._since = time.monotonic()
+        self._since = self._latest = time.monotonic()
         self._paused: float | None = None
 
     @property
     def seconds(self) -> float:
         """Of training since the last report."""
-        return (time.monotonic() if self._paused is None else self._paused) - self._since
+        return self._latest - self._since
 
     def pause(self) -> None:
         """Stop the clock."""
@@ -38,7 +38,8 @@ class Throughput:
     def go_on(self) -> None:
         """Let the clock run again."""
         if self._paused is not None:
-            self._since += time.monotonic() - self._paused
+            away = time.monotonic() - self._paused
+            self._since, self._latest = self._since + away, self._latest + away
             self._paused = None
 
     def saw(self, batch: Any) -> None:
@@ -47,6 +48,7 @@ class Throughput:
         Args:
             batch: of samples, a :class:`gradgrad.batches.TaskBatch`, or a list of those.
         """
+        self._latest = time.monotonic()
         for part in batch if type(batch) is list and batch and isinstance(batch[0], TaskBatch) else [batch]:
             if isinstance(part, TaskBatch):
                 self._tasks += len(part.support_x)
@@ -64,6 +66,6 @@ class Throughput:
         """
         seconds = max(self.seconds, 1e-9)
         counts = {"samples": self._samples * self.processes, "tasks": self._tasks * self.processes, "steps": step - self.step}
-        self._since += self.seconds
-        self._samples, self._tasks, self.step = 0, 0, step
+        self._since = self._latest
+        self._samples, self._tasks, self.step, self.reported = 0, 0, step, True
         return {f"{name}_per_second": count / seconds for name, count in counts.items() if count}

@@ -16,14 +16,30 @@ _WORDS = (
 _SECRET_KEY = re.compile(
     rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))|^pg|^mysql_){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE
 )
-_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
+# A password may hold an unescaped slash; `host:8080/path@x` has none.
+_USER_INFO = re.compile(r"([a-z][a-z0-9+.-]*://)(?:[^\s/?#]*|[^\s/?#:@]*:(?!\d+/)[^\s@'\"]*)@", re.IGNORECASE)
+_KEY = rf"(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-]|[a-z0-9_.-]*(?-i:[a-z0-9](?=[A-Z])))?{_WORDS}"
 _ASSIGNED = re.compile(
-    rf"(?P<key>(?<![a-z0-9])(?:[a-z0-9_.-]*[_.-])?{_WORDS}['\"]?\s*[=:]\s*)"
-    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\"&;,}\]]+)",
+    rf"(?P<key>{_KEY}['\"]?\s*[=:]\s*(?:\(\s*[+-]?\s*)?)"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\"&;,}\]]+)(?P<more>\([^\n]*)?",
     re.IGNORECASE,
 )
-_ISSUED = re.compile(r"\b(?:gh[opsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]*[A-Za-z0-9]{14,}")
-_BEARER = re.compile(r"\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}", re.IGNORECASE)
+_FLAG = re.compile(rf"(--?{_KEY})\s+(?!-)[^\s'\"]+", re.IGNORECASE)
+# Formats in which tokens are issued: GitHub, GitLab, Hugging Face, OpenAI, Slack, AWS; Google, JWT, PyPI, npm, Stripe, SendGrid,
+# Telegram, Databricks, Azure's signatures.
+_ISSUED = re.compile(
+    r"\b(?:gh[opsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA)[A-Za-z0-9_-]*[A-Za-z0-9]{14,}"
+    r"|\bAIza[\w-]{30,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|\b(?:pypi-|npm_|(?:sk|rk|pk)_(?:live|test)_)[\w-]{10,}"
+    r"|\bSG\.[\w-]{16,}\.[\w-]{16,}|\b\d{8,10}:AA[\w-]{30,}|\bdapi[0-9a-f]{32}|(?<=[?&]sig=)[^\s&'\"]+"
+    r"|(?<=hooks\.slack\.com/services/)\S+?(?=['\"\s]|$)|(?<=discord\.com/api/webhooks/)[\w/-]+"
+)
+_HEADER = re.compile(
+    r"(authorization['\"]?\s*[=:]\s*['\"]?(?:\w+\s+)?|\b(?:bearer|basic)\s+|machine\s+\S+\s+login\s+\S+\s+password\s+|['\"]auth['\"]\s*:\s*['\"])"
+    r"[a-z0-9._~+/=-]{8,}",
+    re.IGNORECASE,
+)
+_PRIVATE_KEY = re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:(-----END [A-Z ]*PRIVATE KEY-----)|\Z)", re.DOTALL)
+_LITERAL = re.compile(r"(['\"])[^'\"\n]{6,}\1")
 _LONG_NUMBER = 8  # digits; shorter numbers under such keys are settings (`pad_token_id: 50256`)
 _SHORTEST = 6  # shorter values of secret variables ("1", "true") would hide half of every text
 
@@ -64,14 +80,17 @@ def redact(text: str) -> str:
     for secret in known_secrets():
         text = text.replace(secret, HIDDEN)
     text = _USER_INFO.sub(rf"\1{HIDDEN}@", text)
-    text = _BEARER.sub(rf"\1 {HIDDEN}", text)
+    text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}\2", text)
+    text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _ISSUED.sub(HIDDEN, text)
+    text = _FLAG.sub(rf"\1 {HIDDEN}", text)
     return _ASSIGNED.sub(_hide_value, text)
 
 
 def _hide_value(found: re.Match[str]) -> str:
     quote = found["value"][0] if found["value"][0] in "'\"" else ""
-    return f"{found['key']}{quote}{HIDDEN}{quote}"
+    more = _LITERAL.sub(rf"\1{HIDDEN}\1", found["more"] or "")  # the default of `os.environ.get("API_KEY", "...")`
+    return f"{found['key']}{quote}{HIDDEN}{quote}{more}"
 
 
 def redact_tree(tree: Any, secret: bool = False) -> Any:

@@ -1,0 +1,260 @@
+"""Cause faults while `gradgrad fit` runs, and count what MLflow has afterwards: `python experiments/reliability/outages.py`."""
+
+import argparse
+import csv
+import http.client
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).parent
+CONFIG = HERE.parents[1] / "configs" / "gradient_norm_regressor.yaml"
+COLUMNS = ["fault", "points", "lost", "duplicated", "status", "exit", "seconds", "to sync"]
+UNSEEDED = ("system/", "hessian/seconds")  # what no seed decides
+
+
+def fit(folder, uri, epochs):
+    """Start a training whose curve is known."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
+    command = [sys.executable, "-m", "gradgrad", "fit", "-c", str(CONFIG), f"--trainer.max_epochs={epochs}"]
+    command += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A real `mlflow server` that can be killed and started again on the same store."""
+
+    def __init__(self, folder):
+        self.folder, self.port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+
+    def start(self):
+        store = f"sqlite:///{self.folder / 'server.db'}"
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts")]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(
+            command, start_new_session=True, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, **quiet
+        )
+        for _ in range(300):
+            with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)) as connection:
+                try:
+                    connection.request("GET", "/health")
+                    if connection.getresponse().status == 200:
+                        return
+                except OSError:
+                    time.sleep(0.2)
+        raise RuntimeError("the server does not start")
+
+    def kill(self):
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Proxy(ThreadingHTTPServer):
+    """What stands before a server: passes on, fails, or takes its time."""
+
+    daemon_threads = True
+
+    def __init__(self, server):
+        self.mlflow, self.trouble = server, {}
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    def answer(self):
+        proxy, body = self.server, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        time.sleep(proxy.trouble.get("delay", 0.0))
+        if proxy.trouble.get("fails"):
+            self.send_error(500)
+            return
+        with closing(http.client.HTTPConnection("127.0.0.1", proxy.mlflow.port, timeout=60)) as connection:
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.getheader("Content-Type", "application/json"))
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+
+    def log_message(self, *_):
+        pass
+
+
+class Fault(NamedTuple):
+    """Where the run logs to, what happens to it, and what makes the store readable afterwards."""
+
+    uri: str | None
+    cause: Callable[[], None]
+    restore: Callable[[], None] = lambda: None
+
+
+@contextmanager
+def served(folder):
+    server = Server(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def nothing(folder):
+    yield Fault(None, lambda: None)
+
+
+@contextmanager
+def killed(folder):
+    with served(folder) as server:
+        yield Fault(server.uri, lambda: (server.kill(), time.sleep(6), server.start()))
+
+
+@contextmanager
+def killed_for_good(folder):
+    with served(folder) as server:
+        yield Fault(server.uri, server.kill, server.start)
+
+
+def through(**trouble):
+    """A proxy that behaves so for a while."""
+
+    @contextmanager
+    def fault(folder):
+        with served(folder) as server:
+            proxy = Proxy(server)
+
+            def cause():
+                proxy.trouble = trouble
+                time.sleep(12)
+                proxy.trouble = {}
+
+            yield Fault(proxy.uri, cause)
+            proxy.shutdown()
+
+    return fault
+
+
+@contextmanager
+def locked(folder):
+    def cause():
+        with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            time.sleep(45)  # longer than MLflow's own patience of 20 s
+            connection.execute("ROLLBACK")
+
+    yield Fault(None, cause)
+
+
+@contextmanager
+def full_disk(folder):
+    """The spool lies on a file system of its own, which another file fills."""
+    spool = folder / "mlruns" / "spool"
+    spool.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(spool)], check=True)
+    try:
+        with served(folder) as server:
+
+            def cause():
+                server.kill()  # else the spool is nearly empty
+                with (spool / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+                    while True:
+                        filler.write(bytes(4096))
+                time.sleep(6)
+                (spool / "filler").unlink()
+                server.start()
+
+            yield Fault(server.uri, cause)
+    finally:
+        subprocess.run(["umount", "-l", str(spool)], check=True)
+
+
+FAULTS = {
+    "none": nothing,
+    "server killed, back after 6 s": killed,
+    "server killed for good, then gradgrad sync": killed_for_good,
+    "server answers 500 for 12 s": through(fails=True),
+    "server takes 3 s for each answer, for 12 s": through(delay=3.0),
+    "SQLite file locked for 45 s": locked,
+    "disk of the spool full for 6 s, server dead": full_disk,
+}
+
+
+def points_of(uri, experiment="gradient_norm_regressor"):
+    """All points of the one run, with how often each is there; and how it ended."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    keys = [key for key in run.data.metrics if not key.startswith(UNSEEDED)]
+    found = Counter(
+        (key, metric.step, metric.value) for key in keys for metric in client.get_metric_history(run.info.run_id, key)
+    )
+    return found, run.info.status
+
+
+def examine(name, fault, epochs, reference):
+    with tempfile.TemporaryDirectory() as temporary, fault(Path(temporary)) as (uri, cause, restore):
+        folder = Path(temporary)
+        process = fit(folder, uri, epochs)
+        while not list((folder / "mlruns" / "spool").glob("*.db*")) and process.poll() is None:
+            time.sleep(0.1)
+        begin = time.perf_counter()
+        time.sleep(3)
+        causing = threading.Thread(target=cause)
+        causing.start()
+        said, _ = process.communicate()
+        seconds = time.perf_counter() - begin
+        causing.join()
+        restore()
+        store = uri or f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+        if to_sync := "gradgrad sync" in said:
+            environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
+            subprocess.run([sys.executable, "-m", "gradgrad", "sync"], cwd=folder, env=environment, check=True)
+        found, status = points_of(store)
+    reference = reference or found
+    lost, duplicated = sum((reference - found).values()), sum((found - reference).values())
+    row = [name, sum(found.values()), lost, duplicated, status, process.returncode, f"{seconds:.1f}", "yes" if to_sync else "no"]
+    print(dict(zip(COLUMNS, row, strict=True)), said[-1500:] if lost or duplicated or process.returncode else "", flush=True)
+    return row, reference
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--only", default="", help="faults whose name contains this")
+    options = parser.parse_args()
+    rows, reference = [], None
+    for name, fault in FAULTS.items():
+        if name == "none" or options.only in name:
+            row, reference = examine(name, fault, options.epochs, reference)
+            rows.append(row)
+    with (HERE / "outages.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+if __name__ == "__main__":
+    main()
