@@ -13,19 +13,20 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "gradient_norm_regressor.yaml"
 COLUMNS = ["fault", "points", "lost", "duplicated", "status", "exit", "seconds", "to sync"]
-UNSEEDED = ("system/", "hessian/seconds")  # what no seed decides
+CLOCK = ("seconds", "per_second", "system/", "step_time")  # in names of what no seed decides
+Point = tuple[str, int, float]  # metric, step, value
 
 
-def fit(folder, uri, epochs):
+def fit(folder: Path, uri: str | None, epochs: int) -> subprocess.Popen[str]:
     """Start a training whose curve is known."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
     command = [sys.executable, "-m", "gradgrad", "fit", "-c", str(CONFIG), f"--trainer.max_epochs={epochs}"]
@@ -33,7 +34,7 @@ def fit(folder, uri, epochs):
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -42,11 +43,11 @@ def free_port():
 class Server:
     """A real `mlflow server` that can be killed and started again on the same store."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
-    def start(self):
+    def start(self) -> None:
         store = f"sqlite:///{self.folder / 'server.db'}"
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts")]
@@ -64,7 +65,7 @@ class Server:
                     time.sleep(0.2)
         raise RuntimeError("the server does not start")
 
-    def kill(self):
+    def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
@@ -74,15 +75,20 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, server):
-        self.mlflow, self.trouble = server, {}
+    def __init__(self, server: Server) -> None:
+        self.mlflow, self.trouble = server, dict[str, Any]()
         super().__init__(("127.0.0.1", 0), Handler)
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):
-    def answer(self):
+    """Of one request."""
+
+    server: Proxy
+
+    def answer(self) -> None:
+        """Ask the server behind, in the way that the fault wants."""
         proxy, body = self.server, self.rfile.read(int(self.headers.get("Content-Length", 0)))
         time.sleep(proxy.trouble.get("delay", 0.0))
         if proxy.trouble.get("fails"):
@@ -98,10 +104,10 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
 
-    def log_message(self, *_):
-        pass
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 class Fault(NamedTuple):
@@ -113,7 +119,7 @@ class Fault(NamedTuple):
 
 
 @contextmanager
-def served(folder):
+def served(folder: Path) -> Iterator[Server]:
     server = Server(folder)
     server.start()
     try:
@@ -123,31 +129,31 @@ def served(folder):
 
 
 @contextmanager
-def nothing(folder):
+def nothing(folder: Path) -> Iterator[Fault]:
     yield Fault(None, lambda: None)
 
 
 @contextmanager
-def killed(folder):
+def killed(folder: Path) -> Iterator[Fault]:
     with served(folder) as server:
         yield Fault(server.uri, lambda: (server.kill(), time.sleep(6), server.start()))
 
 
 @contextmanager
-def killed_for_good(folder):
+def killed_for_good(folder: Path) -> Iterator[Fault]:
     with served(folder) as server:
         yield Fault(server.uri, server.kill, server.start)
 
 
-def through(**trouble):
+def through(**trouble: Any) -> Callable[[Path], AbstractContextManager[Fault]]:
     """A proxy that behaves so for a while."""
 
     @contextmanager
-    def fault(folder):
+    def fault(folder: Path) -> Iterator[Fault]:
         with served(folder) as server:
             proxy = Proxy(server)
 
-            def cause():
+            def cause() -> None:
                 proxy.trouble = trouble
                 time.sleep(12)
                 proxy.trouble = {}
@@ -159,8 +165,8 @@ def through(**trouble):
 
 
 @contextmanager
-def locked(folder):
-    def cause():
+def locked(folder: Path) -> Iterator[Fault]:
+    def cause() -> None:
         with closing(sqlite3.connect(folder / "mlruns" / "mlflow.db", timeout=60, isolation_level=None)) as connection:
             connection.execute("BEGIN EXCLUSIVE")
             time.sleep(45)  # longer than MLflow's own patience of 20 s
@@ -170,7 +176,7 @@ def locked(folder):
 
 
 @contextmanager
-def full_disk(folder):
+def full_disk(folder: Path) -> Iterator[Fault]:
     """The spool lies on a file system of its own, which another file fills."""
     spool = folder / "mlruns" / "spool"
     spool.mkdir(parents=True)
@@ -178,7 +184,7 @@ def full_disk(folder):
     try:
         with served(folder) as server:
 
-            def cause():
+            def cause() -> None:
                 server.kill()  # else the spool is nearly empty
                 with (spool / "filler").open("wb", buffering=0) as filler, suppress(OSError):
                     while True:
@@ -203,20 +209,23 @@ FAULTS = {
 }
 
 
-def points_of(uri, experiment="gradient_norm_regressor"):
+def points_of(uri: str, experiment: str = "gradient_norm_regressor") -> tuple[Counter[Point], str]:
     """All points of the one run, with how often each is there; and how it ended."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-    keys = [key for key in run.data.metrics if not key.startswith(UNSEEDED)]
+    keys = [key for key in run.data.metrics if not any(word in key for word in CLOCK)]
     found = Counter(
         (key, metric.step, metric.value) for key in keys for metric in client.get_metric_history(run.info.run_id, key)
     )
     return found, run.info.status
 
 
-def examine(name, fault, epochs, reference):
+def examine(
+    name: str, fault: Callable[[Path], AbstractContextManager[Fault]], epochs: int, reference: Counter[Point] | None
+) -> tuple[list[Any], Counter[Point]]:
+    """Fit with a fault, and give its row of the table and the points that it should have."""
     with tempfile.TemporaryDirectory() as temporary, fault(Path(temporary)) as (uri, cause, restore):
         folder = Path(temporary)
         process = fit(folder, uri, epochs)
@@ -242,12 +251,14 @@ def examine(name, fault, epochs, reference):
     return row, reference
 
 
-def main():
+def main() -> None:
+    """Cause all faults and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--only", default="", help="faults whose name contains this")
     options = parser.parse_args()
-    rows, reference = [], None
+    rows: list[list[Any]] = []
+    reference: Counter[Point] | None = None
     for name, fault in FAULTS.items():
         if name == "none" or options.only in name:
             row, reference = examine(name, fault, options.epochs, reference)

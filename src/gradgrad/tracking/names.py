@@ -7,8 +7,10 @@ from gradgrad.arguments import config_files, is_config, join_values
 from gradgrad.tracking.secrets import redact_arguments
 
 # No part of a run's name.
-NOT_DISTINCTIVE = ("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads", "--register", "--log_model")
-NOT_DISTINCTIVE += ("--system_metrics",)
+NOT_DISTINCTIVE = (
+    *("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads"),
+    *("--register", "--log_model", "--system_metrics"),
+)
 LONGEST = 250  # MLflow's limit
 
 

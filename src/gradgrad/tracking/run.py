@@ -2,10 +2,11 @@
 
 import logging
 import shutil
+import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,9 +244,8 @@ class TrackedRun:
             figure: a matplotlib figure.
             path: name inside the run's artifacts, ends in ``.png``, ``.svg`` or ``.pdf``.
         """
-        file = self._room(Path(path).name)
-        figure.savefig(file)
-        self._log_copy(file, path.rpartition("/")[0])
+        folder, _, name = path.rpartition("/")
+        self._keep(name, folder, figure.savefig)
 
     def log_file(self, file: Path, folder: str = "") -> None:
         """Store a copy of a file as an artifact.
@@ -254,17 +254,22 @@ class TrackedRun:
             file: which may be gone afterwards.
             folder: name inside the run's artifacts; empty is their top.
         """
-        copy = self._room(file.name)
-        shutil.copyfile(file, copy)
-        self._log_copy(copy, folder)
+        self._keep(file.name, folder, lambda copy: shutil.copyfile(file, copy))
 
-    def _room(self, name: str) -> Path:
-        folder = self._opened().spool.folder / uuid.uuid4().hex
-        folder.mkdir(parents=True)
-        return folder / name
-
-    def _log_copy(self, file: Path, folder: str) -> None:
-        self.put("file", {"file": str(file), "folder": folder, "copy": True})
+    def _keep(self, name: str, folder: str, write: Callable[[Path], object]) -> None:
+        """Write a file that is the spool's until it is delivered; on another disk where that one is full."""
+        for place in (self._opened().spool.folder, Path(tempfile.gettempdir())):
+            room = place / uuid.uuid4().hex
+            try:
+                room.mkdir(parents=True)
+                write(room / name)
+            except OSError as error:
+                reason = error
+                shutil.rmtree(room, ignore_errors=True)
+            else:
+                self.put("file", {"file": str(room / name), "folder": folder, "copy": True})
+                return
+        log.warning("%s of run %s can be written nowhere and is not recorded: %s", name, self.run_id, reason)
 
     def remove_artifacts(self, folder: str) -> bool:
         """Remove a folder of artifacts, on this machine or another.
