@@ -1,4 +1,4 @@
-"""Secrets planted wherever a run looks, and a search through all that it leaves: store, artifacts, checkpoints, spool, console."""
+"""Secrets planted wherever a run looks, and a search through store, artifacts, checkpoints, spool and console."""
 
 import json
 import subprocess
