@@ -2,15 +2,14 @@
 
 import logging
 import shutil
-import tempfile
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradgrad.tracking.delivery import Delivery
+from gradgrad.tracking.kept import inside, keep
 from gradgrad.tracking.process import this_process
 from gradgrad.tracking.ranks import first_failure
 from gradgrad.tracking.secrets import redact, redact_tree
@@ -123,7 +122,7 @@ class TrackedRun:
         """Record something; it is safe before this returns, and on its way to MLflow.
 
         Args:
-            kind: a key of :data:`gradgrad.tracking.delivery.SENDERS`.
+            kind: a key of :data:`gradgrad.tracking.senders.SENDERS`.
             payload: what JSON knows.
         """
         self._opened().spool.put(kind, payload)
@@ -207,16 +206,12 @@ class TrackedRun:
         """
         if self._checkpoints.get(kind) != path:
             self._checkpoints[kind] = path
-            self.log_tags({f"checkpoint.{kind}": self._inside(path) or path})
-
-    def _inside(self, path: str) -> str | None:
-        folder = self.artifact_dir
-        return Path(path).relative_to(folder).as_posix() if folder and Path(path).is_relative_to(folder) else None
+            self.log_tags({f"checkpoint.{kind}": inside(self.artifact_dir, path) or path})
 
     def _upload_checkpoints(self) -> None:
         """Copy those that could not be written among the artifacts, because these are on another machine."""
         for kind, path in self._checkpoints.items():
-            if self._inside(path) is None and Path(path).is_file():
+            if inside(self.artifact_dir, path) is None and Path(path).is_file():
                 self.put("file", {"file": path, "folder": "checkpoints", "copy": False})
                 self.log_tags({f"checkpoint.{kind}": f"checkpoints/{Path(path).name}"})
 
@@ -257,19 +252,9 @@ class TrackedRun:
         self._keep(file.name, folder, lambda copy: shutil.copyfile(file, copy))
 
     def _keep(self, name: str, folder: str, write: Callable[[Path], object]) -> None:
-        """Write a file that is the spool's until it is delivered; on another disk where that one is full."""
-        for place in (self._opened().spool.folder, Path(tempfile.gettempdir())):
-            room = place / uuid.uuid4().hex
-            try:
-                room.mkdir(parents=True)
-                write(room / name)
-            except OSError as error:
-                reason = error
-                shutil.rmtree(room, ignore_errors=True)
-            else:
-                self.put("file", {"file": str(room / name), "folder": folder, "copy": True})
-                return
-        log.warning("%s of run %s can be written nowhere and is not recorded: %s", name, self.run_id, reason)
+        file = keep(self._opened().spool, name, write)
+        if file is not None:
+            self.put("file", {"file": str(file), "folder": folder, "copy": True})
 
     def remove_artifacts(self, folder: str) -> bool:
         """Remove a folder of artifacts, on this machine or another.

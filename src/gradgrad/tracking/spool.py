@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 
     Attributes:
         id: larger for later ones.
-        kind: a key of :data:`gradgrad.tracking.delivery.SENDERS`.
+        kind: a key of :data:`gradgrad.tracking.senders.SENDERS`.
         payload: its content, as JSON knows it.
     """
 
@@ -113,7 +113,7 @@ class Spool:
         """Append.
 
         Args:
-            kind: a key of :data:`gradgrad.tracking.delivery.SENDERS`.
+            kind: a key of :data:`gradgrad.tracking.senders.SENDERS`.
             payload: what JSON knows.
         """
         with self._lock:
