@@ -7,15 +7,17 @@ import argparse
 import csv
 import os
 import random
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from killed import fit
+
+from gradgrad.tracking.store import open_store
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -40,26 +42,26 @@ class Case(NamedTuple):
 
 CASES = {
     "regressor": Case(
-        ["-c", str(CONFIGS / "gradient_norm_regressor.yaml"), "--trainer.max_epochs=12"], 120, "gradient_norm_regressor"
+        ["-c", str(CONFIGS / "gradient_norm_regressor.yaml"), "--trainer.max_epochs=6"], 60, "gradient_norm_regressor"
     ),
     "spectrum": Case(
         [
-            *("-c", str(CONFIGS / "gradient_norm_regressor.yaml"), "--trainer.max_epochs=6"),
+            *("-c", str(CONFIGS / "gradient_norm_regressor.yaml"), "--trainer.max_epochs=4"),
             *("--trainer.callbacks.3.init_args.every_n_steps=3", "--trainer.callbacks.3.init_args.k=2"),
             *("--trainer.callbacks.3.init_args.density_every=5", "--trainer.callbacks.3.init_args.trace_probes=4"),
         ],
-        60,
+        40,
         "gradient_norm_regressor",
     ),
     "maml": Case(
         [
-            *("-c", str(CONFIGS / "maml_sinusoid.yaml"), "--trainer.max_steps=600", "--model.compile=false"),
+            *("-c", str(CONFIGS / "maml_sinusoid.yaml"), "--trainer.max_steps=400", "--model.compile=false"),
             *("--model.iterations_per_step=10", "--data.iterations_per_epoch=150", "--data.eval_tasks=60"),
         ],
-        600,
+        400,
         "maml_sinusoid",
     ),
-    "noisy": Case(["-c", str(HERE / "noisy.yaml")], 80, "noisy"),
+    "noisy": Case(["-c", str(HERE / "noisy.yaml"), "--trainer.max_epochs=10"], 40, "noisy"),
 }
 
 
@@ -79,61 +81,19 @@ class Result(NamedTuple):
     resumed: int | None
 
 
-def fit(folder: Path, arguments: Sequence[str], kill_at: int | None = None) -> int:
-    """Run ``gradgrad fit`` as a process.
+def new_home(store: Path) -> tempfile.TemporaryDirectory[str]:
+    """Make a project folder.
 
     Args:
-        folder: to stand in.
-        arguments: what follows the verb.
-        kill_at: the step after which it kills itself, within some milliseconds; None lets it end.
+        store: an empty database, made once: that takes seconds.
 
     Returns:
-        Its exit code.
-
-    Raises:
-        RuntimeError: it ended in another way than it was to.
+        The folder, gone when the block ends.
     """
-    command = [sys.executable, __file__, "--child", str(-1 if kill_at is None else kill_at), *arguments]
-    paths = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "MLFLOW_TRACKING_URI": ""}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if ended.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(ended.stdout + ended.stderr)
-    return ended.returncode
-
-
-def child(kill_at: int, arguments: Sequence[str]) -> int:
-    """Be the process that is killed.
-
-    Args:
-        kill_at: step.
-        arguments: of ``gradgrad fit``.
-
-    Returns:
-        Exit code, where it lives.
-    """
-    from lightning.pytorch import Trainer
-
-    from gradgrad.cli import main
-    from gradgrad.training import TrainingCLI
-
-    trainers: list[Trainer] = []
-    make = TrainingCLI.instantiate_trainer
-
-    def remember(self: TrainingCLI, **kwargs: Any) -> Trainer:
-        trainers.append(make(self, **kwargs))
-        return trainers[-1]
-
-    def watch() -> None:
-        while not (trainers and trainers[0].global_step >= kill_at):
-            time.sleep(0.0002)
-        time.sleep(random.uniform(0, 0.01))
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    TrainingCLI.instantiate_trainer = remember  # type: ignore[method-assign]
-    if kill_at >= 0:
-        threading.Thread(target=watch, daemon=True).start()
-    return main(["fit", *arguments])
+    home = tempfile.TemporaryDirectory()
+    (Path(home.name) / "mlruns").mkdir()
+    shutil.copy(store, Path(home.name) / "mlruns" / "mlflow.db")
+    return home
 
 
 def read(folder: Path, experiment: str) -> Result:
@@ -196,31 +156,51 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    os.environ.update(OMP_NUM_THREADS="1", MLFLOW_TRACKING_URI="")
     random.seed(options.seed)
     rows: list[dict[str, Any]] = []
-    for name in options.cases:
-        case = CASES[name]
-        arguments = [*case.arguments, *QUIET, *OFTEN]
-        with tempfile.TemporaryDirectory() as home:
-            fit(Path(home), arguments)
-            whole = read(Path(home), case.experiment)
-        for _ in range(options.points):
-            at = random.randrange(1, case.steps)
-            with tempfile.TemporaryDirectory() as home:
-                killed = fit(Path(home), arguments, at)
-                fit(Path(home), [*arguments, "--resume", "auto"])
-                after = read(Path(home), case.experiment)
-            row = {"case": name, "killed at": at, "killed": killed == -signal.SIGKILL, "resumed at": after.resumed}
-            rows.append({**row, "status": after.status, "points": sum(map(len, after.curve.values())), **compare(whole, after)})
-            print(rows[-1], flush=True)
-    with (options.out / "resume.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return int(any(row["weights that differ"] or row["points that differ"] or row["points twice"] for row in rows))
+    with tempfile.TemporaryDirectory() as folder, (options.out / "resume.csv").open("w", newline="") as file:
+        store = Path(folder) / "mlflow.db"
+        open_store(f"sqlite:///{store}")._tracking_client.store.engine.dispose()
+        for name in options.cases:
+            case = CASES[name]
+            arguments = [*case.arguments, *QUIET, *OFTEN]
+            with new_home(store) as home:
+                fit(Path(home), arguments)
+                whole = read(Path(home), case.experiment)
+            for _ in range(options.points):
+                with new_home(store) as home:
+                    row = {"case": name, **interrupted(Path(home), case, arguments, whole)}
+                writer = csv.DictWriter(file, fieldnames=list(row))
+                if not rows:
+                    writer.writeheader()
+                writer.writerow(row)
+                file.flush()
+                rows.append(row)
+                print(row, flush=True)
+    bad = ("weights that differ", "points that differ", "points twice")
+    return int(any(row[key] for row in rows for key in bad) or any(not row["killed"] for row in rows))
+
+
+def interrupted(home: Path, case: Case, arguments: Sequence[str], whole: Result) -> dict[str, Any]:
+    """Kill a training at a random step and resume it.
+
+    Args:
+        home: project folder.
+        case: of training.
+        arguments: of ``gradgrad fit``.
+        whole: what the uninterrupted one left.
+
+    Returns:
+        A row of the table.
+    """
+    at = random.randrange(1, case.steps)
+    killed = fit(home, arguments, at) == -signal.SIGKILL
+    fit(home, [*arguments, "--resume", "auto"])
+    after = read(home, case.experiment)
+    row = {"killed at": at, "killed": killed, "resumed at": after.resumed, "status": after.status}
+    return {**row, "points": sum(map(len, after.curve.values())), **compare(whole, after)}
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--child"]:
-        sys.exit(child(int(sys.argv[2]), sys.argv[3:]))
     sys.exit(main())
