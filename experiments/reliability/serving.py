@@ -1,6 +1,6 @@
 """Serve two models by `mlflow models serve` and ask each 200 times at once, and what it should refuse.
 
-    python experiments/reliability/serving.py            # about two minutes on 2 shared cores; exit code 1 where an answer is wrong
+    python experiments/reliability/serving.py    # about two minutes on 2 shared cores; exit code 1 where an answer is wrong
 
 Fits run in a folder of their own. Every answer over HTTP is compared with that of the same model loaded in this process.
 """
