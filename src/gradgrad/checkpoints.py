@@ -1,5 +1,6 @@
 """Lightning's checkpoint files, read without running any code that they may hold."""
 
+import errno
 import re
 import warnings
 from typing import Any
@@ -41,16 +42,39 @@ def unreadable(checkpoint: str, error: Exception) -> str:
     Returns:
         The sentence.
     """
-    code = re.search(r"(?:GLOBAL|Trying to instantiate a class|load unsupported GLOBAL) ([\w.]+)", str(error))
-    if code:
+    if code := code_in(error):
         return (
-            f"{checkpoint} is refused: beside numbers it holds code ({code[1]}), and nothing of it was executed.\n"
+            f"{checkpoint} is refused: beside numbers it holds code ({code}), and nothing of it was executed.\n"
             "expected: a checkpoint of tensors and plain values, as `gradgrad fit` writes it\n"
             "write:    another --ckpt_path"
         )
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    reason = "it is no checkpoint, or half of one" if reason.startswith("Weights only load failed") else reason
-    return f"{checkpoint} cannot be read as a checkpoint: {reason}\nwrite: another --ckpt_path"
+    return f"{checkpoint} cannot be read as a checkpoint: {damage(error)}\nwrite: another --ckpt_path"
+
+
+def code_in(error: Exception) -> str:
+    """Name the code that torch found in a file.
+
+    Args:
+        error: torch's.
+
+    Returns:
+        Name of a class or function; empty where there was none.
+    """
+    found = re.search(r"(?:GLOBAL|Trying to instantiate a class|load unsupported GLOBAL) ([\w.]+)", str(error))
+    return found[1] if found else ""
+
+
+def damage(error: Exception) -> str:
+    """Say in a few words why a file was not read.
+
+    Args:
+        error: torch's.
+
+    Returns:
+        The system's reason; else that it is no checkpoint: torch's own words tell of its own parts.
+    """
+    of_the_system = isinstance(error, OSError) and error.errno != errno.EINVAL and error.strerror  # EINVAL: a file too short
+    return str(of_the_system or "it is no checkpoint, or half of one")
 
 
 def model_config(checkpoint: str) -> dict[str, Any]:

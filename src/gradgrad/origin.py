@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from gradgrad.checkpoints import read_checkpoint
+from gradgrad.checkpoints import code_in, damage, read_checkpoint
 from gradgrad.errors import UsageError
 from gradgrad.tracking.drift import Change
-from gradgrad.tracking.resume import Unfinished, certain_run, owner, reason, unfinished_runs
+from gradgrad.tracking.resume import Unfinished, certain_run, owner, unfinished_runs
 from gradgrad.tracking.resumed_run import KEY
 from gradgrad.tracking.store import FOLDER
 
 TOLD = "GRADGRAD_RESUMED"  # what rank zero has found, for the processes that it starts
+NEEDED = {"state_dict": dict, "loops": dict, "optimizer_states": list, "lr_schedulers": list, "global_step": int}
 LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 
 
@@ -135,24 +135,18 @@ def checked(file: Path, run_id: str | None) -> dict[str, Any]:
         saved = read_checkpoint(str(file))
     except UsageError as error:
         cause = error.__cause__
-        raise UsageError(f"{file.name} cannot be read ({_short(cause if isinstance(cause, Exception) else error)})") from error
-    needed = ("state_dict", "loops", "optimizer_states", "global_step")
-    if not isinstance(saved, dict) or (missing := [key for key in needed if key not in saved]):
-        lack = "it is no checkpoint of Lightning's" if not isinstance(saved, dict) else f"it has no {missing[0]}"
-        raise UsageError(f"{file.name} cannot be resumed ({lack})")
+        assert isinstance(cause, Exception)
+        code = code_in(cause)
+        why = f"it holds code ({code}), which was not run" if code else damage(cause)
+        raise UsageError(f"{file.name} cannot be read ({why})") from error
+    if not isinstance(saved, dict):
+        raise UsageError(f"{file.name} cannot be resumed (it is no checkpoint of Lightning's)")
+    if missing := [key for key, kind in NEEDED.items() if not isinstance(saved.get(key), kind)]:
+        raise UsageError(f"{file.name} cannot be resumed (it has no {missing[0]})")
     writer = saved.get(KEY, {}).get("run_id")
     if run_id is not None and writer not in (None, run_id):
         raise UsageError(f"{file.name} is another run's ({writer})")
     return saved
-
-
-def _short(error: Exception) -> str:
-    if "Unsupported global" in str(error) or "Unsupported class" in str(error):
-        return "it holds code, which is not run"
-    text = reason(error)
-    if text.startswith("Weights only load failed"):
-        return "it is damaged"
-    return re.split(r"(?<=\w)[.:](?: |$)", text)[0] or type(error).__name__
 
 
 def _claimed(run: Unfinished, checkpoint: Path) -> Origin | None:

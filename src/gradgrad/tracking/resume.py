@@ -10,7 +10,6 @@ import yaml
 from gradgrad.errors import UsageError
 from gradgrad.tracking.logger import FINAL
 from gradgrad.tracking.process import HOST, is_alive
-from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import FOLDER, database_file, local_folder, open_store, tracking_uri
 from gradgrad.tracking.sync import deliver_run
 
@@ -182,15 +181,3 @@ def logged_points(run_id: str) -> set[tuple[str, int]]:
     deliver_run(client, run_id)
     keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(FINAL)]
     return {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
-
-
-def reason(error: Exception) -> str:
-    """Say in a few words why a file is of no use.
-
-    Args:
-        error: of reading it.
-
-    Returns:
-        One line, redacted.
-    """
-    return redact(" ".join(str(error).split())[:200])
