@@ -3,6 +3,7 @@
 import errno
 import re
 import warnings
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -49,6 +50,28 @@ def unreadable(checkpoint: str, error: Exception) -> str:
             "write:    another --ckpt_path"
         )
     return f"{checkpoint} cannot be read as a checkpoint: {damage(error)}\nwrite: another --ckpt_path"
+
+
+def unloadable(checkpoint: str, error: Exception) -> str:
+    """Say why Lightning did not take a checkpoint.
+
+    Args:
+        checkpoint: a file or an address.
+        error: Lightning's or torch's.
+
+    Returns:
+        The sentence; empty where the error is about something else.
+    """
+    if isinstance(error, UnpicklingError):
+        return unreadable(checkpoint, error)
+    lines = [line.strip() for line in str(error).splitlines()]
+    if not lines or not lines[0].startswith(("Error(s) in loading state_dict", "loaded state dict ")):
+        return ""
+    detail = lines[1] if len(lines) > 1 else lines[0]
+    return (
+        f"{checkpoint.rpartition('/')[2]} comes from another network or optimizer: {detail[:200]}\n"
+        "write: the model's settings that made the checkpoint, or another checkpoint"
+    )
 
 
 def code_in(error: Exception) -> str:

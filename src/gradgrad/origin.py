@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +22,33 @@ NEEDED = {"state_dict": dict, "loops": dict, "optimizer_states": list, "lr_sched
 LIMITS = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")
 
 
+_HELD: list[FileLock] = []
+
+
+@contextmanager
+def claims() -> Iterator[None]:
+    """Hold what is resumed in this block until its end.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    finally:
+        while _HELD:
+            _HELD.pop().release()
+
+
 class Origin(NamedTuple):
     """Where a training goes on.
 
     Attributes:
         run: to log into; None where a new one begins from a checkpoint.
         checkpoint: file of this machine.
-        lock: held while this process trains.
     """
 
     run: Unfinished | None
     checkpoint: str
-    lock: FileLock | None = None
 
 
 def find_origin(resume: str, experiment_name: str) -> Origin | None:
@@ -150,7 +166,9 @@ def checked(file: Path, run_id: str | None) -> dict[str, Any]:
 
 
 def _claimed(run: Unfinished, checkpoint: Path) -> Origin | None:
-    """Hold the run against other processes that would resume it too."""
+    """Hold the run against other processes that would resume it too; ranks above zero follow theirs."""
+    if getattr(rank_zero_only, "rank", 0):
+        return Origin(run, str(checkpoint))
     folder = Path.cwd() / FOLDER / "resuming"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{run.run_id}.lock")
@@ -159,7 +177,8 @@ def _claimed(run: Unfinished, checkpoint: Path) -> Origin | None:
     except Timeout:
         rank_zero_info(f"run {run.run_id} is passed over: another process resumes it")
         return None
-    return Origin(run, str(checkpoint), lock)
+    _HELD.append(lock)
+    return Origin(run, str(checkpoint))
 
 
 def check_prolonged(run: Unfinished, drift: Sequence[Change]) -> None:

@@ -23,6 +23,16 @@ from gradgrad.tracking.resumed_run import ResumedRun
 from gradgrad.tracking.secrets import redact_arguments
 
 
+def add_resume_flag(parser: LightningArgumentParser) -> None:
+    """Add ``--resume``.
+
+    Args:
+        parser: of the verb.
+    """
+    help_ = "Go on: auto (the newest unfinished run of the experiment), the id of a run, a checkpoint file, or never."
+    parser.add_argument("--resume", type=str, default="never", help=help_)
+
+
 class Resumption:
     """What a fit goes on with; nothing, where it begins anew.
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,11 +19,12 @@ from typing_extensions import override
 from gradgrad.alike import alike
 from gradgrad.arguments import expand_includes, insert_config, set_item, split_indexed
 from gradgrad.callbacks import SystemMetrics
-from gradgrad.checkpoints import model_config, read_checkpoint, unreadable
+from gradgrad.checkpoints import model_config, read_checkpoint, unloadable
 from gradgrad.errors import UsageError
 from gradgrad.logged_model import add_model_flags, check_model_flags, record_model
+from gradgrad.origin import claims
 from gradgrad.parser import Parser
-from gradgrad.resumption import Resumption
+from gradgrad.resumption import Resumption, add_resume_flag
 from gradgrad.spectrum import SpectrumTrainer
 from gradgrad.tracking.names import experiment_name, name_experiment, run_name
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
@@ -82,10 +82,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--threads", type=PositiveInt | None, default=None, help=help_)
         add_model_flags(parser, self.verb)
         if self.verb == "fit":
-            help_ = "Test the best checkpoint (where there is none, the last weights) after fitting, in the same run."
+            help_ = "Test the best checkpoint (or else the last weights) after fitting, in the same run."
             parser.add_argument("--test_after_fit", type=bool, default=True, help=help_)
-            help_ = "Go on: auto (the newest unfinished run of the experiment), the id of a run, a checkpoint file, or never."
-            parser.add_argument("--resume", type=str, default="never", help=help_)
+            add_resume_flag(parser)
             parser.add_lightning_class_args(SystemMetrics, "system_metrics")
         else:
             help_ = "The run whose checkpoint to take and to log into; default: the newest of the experiment."
@@ -154,8 +153,7 @@ class TrainingCLI(LightningCLI):
         """Set the threads; name the experiment after the config file and the run after what was overridden."""
         if self.config[self.verb].threads is not None:
             torch.set_num_threads(self.config[self.verb].threads)
-        name = name_experiment(self.config[self.verb].get("trainer.logger"), self.arguments)
-        self.run_name = run_name(self.arguments, name)
+        self.run_name = run_name(self.arguments, name_experiment(self.config[self.verb].get("trainer.logger"), self.arguments))
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -224,15 +222,16 @@ class TrainingCLI(LightningCLI):
         self.config_init[subcommand].weights_only = True  # Lightning would execute whatever comes from an address
         try:
             super()._run_subcommand(subcommand)
-        except UnpicklingError as error:
-            raise UsageError(unreadable(self.config[subcommand].ckpt_path, error)) from error
         except MisconfigurationException as error:  # Lightning's own sentences, for example on clipping in manual optimization
             raise UsageError(f"{' '.join(str(error).split())}\nwrite: other trainer.*, or the model's own setting") from error
+        except Exception as error:
+            if sentence := unloadable(str(self.config[subcommand].ckpt_path), error):
+                raise UsageError(sentence) from error
+            raise
 
     def _test(self) -> None:
         data, best = self.datamodule, getattr(self.trainer.checkpoint_callback, "best_model_path", "") or None
-        has_data = is_overridden("test_dataloader", self.model if data is None else data)
-        if is_overridden("test_step", self.model) and has_data:
+        if is_overridden("test_step", self.model) and is_overridden("test_dataloader", self.model if data is None else data):
             self.trainer.test(self.model, datamodule=data, ckpt_path=best, weights_only=True)
 
 
@@ -246,5 +245,6 @@ def train(verb: str, arguments: Sequence[str]) -> int:
     Returns:
         0; any other end raises.
     """
-    TrainingCLI(verb, arguments)
+    with claims():
+        TrainingCLI(verb, arguments)
     return 0

@@ -129,8 +129,8 @@ class MLflowLogger(Logger):
         if not self.run.is_open:
             return  # nothing was ever logged: there is no run
         if isinstance(error, UsageError) and not self.started:
-            if not (self.run.attached or self.run.resumed):
-                self.run.discard()  # a mistake that showed only once the module was built
+            if not self.run.attached:  # a mistake that showed only once the module was built
+                self.run.withdraw() if self.run.resumed else self.run.discard()
                 return
             error = None  # a later mistake says nothing of the run that it was to be logged into
         if self._best:

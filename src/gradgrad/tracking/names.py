@@ -8,7 +8,7 @@ from gradgrad.tracking.secrets import redact_arguments
 
 # No part of a run's name.
 NOT_DISTINCTIVE = (
-    *("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads"),
+    *("--trainer.enable_", "--trainer.logger", "--ckpt_path", "--run_id", "--threads", "--resume"),
     *("--register", "--log_model", "--system_metrics"),
 )
 LONGEST = 250  # MLflow's limit

@@ -55,7 +55,8 @@ class TrackedRun:
         self._client: MlflowClient | None = None
         self._delivery: Delivery | None = None
         self._artifact_uri = ""
-        self._before: RunInfo | None = None  # how an attached run stood
+        self._before: RunInfo | None = None  # how a run stood before this process
+        self._cleared: dict[str, str] = {}  # tags of how a resumed run had ended
 
     @property
     def is_open(self) -> bool:
@@ -78,14 +79,15 @@ class TrackedRun:
                 self.run_id, self.running = run.info.run_id, True
             else:
                 run = client.get_run(self.run_id)
+                self._before = run.info
                 if not self.resumed:
-                    self._before = run.info
                     self.first_step = max(self.first_step, int(run.data.tags.get("steps", 0)))
             self._artifact_uri = run.info.artifact_uri
             self._client = client
             if self.resumed:
                 self.reopen()
-                self.log_tags({key: "" for key in ("exception", "signal") if key in run.data.tags})  # of an earlier end
+                self._cleared = {key: run.data.tags[key] for key in ("exception", "signal", "steps") if key in run.data.tags}
+                self.log_tags(dict.fromkeys(self._cleared, ""))  # of an earlier end
         return self._client
 
     @property
@@ -174,11 +176,21 @@ class TrackedRun:
             self.log_tags({"signal": end.reason})
         self._upload_checkpoints()
         self.log_tags({"steps": str(max(last_step, self.first_step))})
-        status: str | None = end.status
-        end_time: int | None = int(time.time() * 1000)
-        if self._before is not None:  # a later test does not change how the fit ended
-            went_on = self._before.status == "RUNNING"
-            status, end_time = (None, None) if went_on else (self._before.status, self._before.end_time)
+        if self._before is not None and not self.resumed:  # a later test does not change how the fit ended
+            self._leave()
+        else:
+            self._end(end.status, int(time.time() * 1000))
+
+    def withdraw(self) -> None:
+        """End a resumption in which nothing happened: the run stands as it stood."""
+        self.log_tags(self._cleared)
+        self._leave()
+
+    def _leave(self) -> None:
+        ended = self._before is not None and self._before.status != "RUNNING"
+        self._end(*((self._before.status, self._before.end_time) if self._before and ended else (None, None)))
+
+    def _end(self, status: str | None, end_time: int | None) -> None:
         self.put("end", {"status": status, "end_time": end_time})
         self.running = False
         self._finish()
