@@ -4,8 +4,6 @@ import argparse
 import csv
 import http.client
 import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -17,11 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
+
+from servers import Server
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "gradient_norm_regressor.yaml"
-COLUMNS = ["fault", "points", "lost", "duplicated", "status", "exit", "seconds", "to sync"]
+COLUMNS = ["fault", "points", "lost", "duplicated", "status", "exit", "steps per second", "processor seconds", "to sync"]
 CLOCK = ("seconds", "per_second", "system/", "step_time")  # in names of what no seed decides
 Point = tuple[str, int, float]  # metric, step, value
 
@@ -30,44 +31,8 @@ def fit(folder: Path, uri: str | None, epochs: int) -> subprocess.Popen[str]:
     """Start a training whose curve is known."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"MLFLOW_TRACKING_URI": uri} if uri else {})}
     command = [sys.executable, "-m", "gradgrad", "fit", "-c", str(CONFIG), f"--trainer.max_epochs={epochs}"]
-    command += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    command += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--system_metrics.every_seconds=1"]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A real `mlflow server` that can be killed and started again on the same store."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        store = f"sqlite:///{self.folder / 'server.db'}"
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", store, "--artifacts-destination", str(self.folder / "artifacts")]
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self.process = subprocess.Popen(
-            command, start_new_session=True, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, **quiet
-        )
-        for _ in range(300):
-            with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)) as connection:
-                try:
-                    connection.request("GET", "/health")
-                    if connection.getresponse().status == 200:
-                        return
-                except OSError:
-                    time.sleep(0.2)
-        raise RuntimeError("the server does not start")
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 class Proxy(ThreadingHTTPServer):
@@ -120,7 +85,7 @@ class Fault(NamedTuple):
 
 @contextmanager
 def served(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
+    server = Server(f"sqlite:///{folder / 'server.db'}", folder / "artifacts")
     server.start()
     try:
         yield server
@@ -131,6 +96,12 @@ def served(folder: Path) -> Iterator[Server]:
 @contextmanager
 def nothing(folder: Path) -> Iterator[Fault]:
     yield Fault(None, lambda: None)
+
+
+@contextmanager
+def healthy(folder: Path) -> Iterator[Fault]:
+    with served(folder) as server:
+        yield Fault(server.uri, lambda: None)
 
 
 @contextmanager
@@ -200,6 +171,7 @@ def full_disk(folder: Path) -> Iterator[Fault]:
 
 FAULTS = {
     "none": nothing,
+    "none, on a server": healthy,
     "server killed, back after 6 s": killed,
     "server killed for good, then gradgrad sync": killed_for_good,
     "server answers 500 for 12 s": through(fails=True),
@@ -209,8 +181,8 @@ FAULTS = {
 }
 
 
-def points_of(uri: str, experiment: str = "gradient_norm_regressor") -> tuple[Counter[Point], str]:
-    """All points of the one run, with how often each is there; and how it ended."""
+def points_of(uri: str, experiment: str = "gradient_norm_regressor") -> tuple[Counter[Point], str, float]:
+    """All points of the one run, with how often each is there; how it ended; and how fast it was in the middle."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -219,7 +191,8 @@ def points_of(uri: str, experiment: str = "gradient_norm_regressor") -> tuple[Co
     found = Counter(
         (key, metric.step, metric.value) for key in keys for metric in client.get_metric_history(run.info.run_id, key)
     )
-    return found, run.info.status
+    speed = median(metric.value for metric in client.get_metric_history(run.info.run_id, "system/steps_per_second"))
+    return found, run.info.status, speed
 
 
 def examine(
@@ -231,22 +204,23 @@ def examine(
         process = fit(folder, uri, epochs)
         while not list((folder / "mlruns" / "spool").glob("*.db*")) and process.poll() is None:
             time.sleep(0.1)
-        begin = time.perf_counter()
         time.sleep(3)
         causing = threading.Thread(target=cause)
         causing.start()
-        said, _ = process.communicate()
-        seconds = time.perf_counter() - begin
+        said = process.stdout.read() if process.stdout else ""
+        _, wait_status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(wait_status)
         causing.join()
         restore()
         store = uri or f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
         if to_sync := "gradgrad sync" in said:
             environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
             subprocess.run([sys.executable, "-m", "gradgrad", "sync"], cwd=folder, env=environment, check=True)
-        found, status = points_of(store)
+        found, status, speed = points_of(store)
     reference = reference or found
     lost, duplicated = sum((reference - found).values()), sum((found - reference).values())
-    row = [name, sum(found.values()), lost, duplicated, status, process.returncode, f"{seconds:.1f}", "yes" if to_sync else "no"]
+    row = [name, sum(found.values()), lost, duplicated, status, process.returncode, round(speed, 1)]
+    row += [round(used.ru_utime + used.ru_stime, 1), "yes" if to_sync else "no"]
     print(dict(zip(COLUMNS, row, strict=True)), said[-1500:] if lost or duplicated or process.returncode else "", flush=True)
     return row, reference
 
@@ -260,7 +234,7 @@ def main() -> None:
     rows: list[list[Any]] = []
     reference: Counter[Point] | None = None
     for name, fault in FAULTS.items():
-        if name == "none" or options.only in name:
+        if name.startswith("none") or options.only in name:
             row, reference = examine(name, fault, options.epochs, reference)
             rows.append(row)
     with (HERE / "outages.csv").open("w", newline="") as file:

@@ -6,32 +6,31 @@ after each step (`flush_seconds=0`): no training ever asks so much of a store. A
 
 import argparse
 import csv
-import http.client
 import logging
 import os
 import pwd
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import NamedTuple
+
+from servers import Server, wait_for
 
 HERE = Path(__file__).parent
 EXPERIMENT = "writers"
 COLUMNS = ["store", "writers", "points", "lost", "duplicated", "errors", "seconds to open, worst"]
 COLUMNS += ["ms per flush, median", "ms per flush, worst"]
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-PATIENCE = 120  # seconds for a server to start
 
 
 class Load(NamedTuple):
@@ -178,41 +177,6 @@ def postgres(programs: Path) -> Iterator[str]:
             process.wait(timeout=30)
 
 
-@contextmanager
-def server(store: str, folder: Path, workers: int = 2) -> Iterator[str]:
-    """Start `mlflow server`, and give its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", str(workers)]
-    command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, start_new_session=True, env=environment, **QUIET)
-    try:
-        wait_for(lambda: healthy(port), process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-
-
-def healthy(port: int) -> bool:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=2)) as connection:
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{process.args[0]} does not start")
-        time.sleep(0.1)
-
-
 def on_sqlite(folder: Path, load: Load) -> list[str | float]:
     """A fresh file, which the writers make."""
     return examine("SQLite file", f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}", folder, load)
@@ -220,8 +184,13 @@ def on_sqlite(folder: Path, load: Load) -> list[str | float]:
 
 def on_postgres(folder: Path, load: Load, programs: Path) -> list[str | float]:
     """A fresh database, behind a server."""
-    with postgres(programs) as store, server(store, folder) as uri:
-        return examine("mlflow server on PostgreSQL", uri, folder, load)
+    with postgres(programs) as store:
+        server = Server(store, folder / "artifacts", workers=2)
+        server.start()
+        try:
+            return examine("mlflow server on PostgreSQL", server.uri, folder, load)
+        finally:
+            server.kill()
 
 
 def main() -> int:
