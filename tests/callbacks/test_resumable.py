@@ -1,9 +1,14 @@
 """A training that is interrupted anywhere and resumed is the uninterrupted one, bit for bit: weights and every logged value."""
 
+import os
+import signal
+import time
+
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -55,11 +60,11 @@ class Unlucky(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
 
 
-def train(folder, fails_at=None, resume=False, data=None, workers=0, epochs=4, **settings):
+def train(folder, fails_at=None, resume=False, data=None, workers=0, epochs=4, stop=None, seconds=0, **settings):
     seed_everything(1)
     x = torch.randn(40, 3)
     table = Noisy(x, x.sum(1, keepdim=True)) if data is None else data
-    saving = LastCheckpoint(every_seconds=0, share=1)
+    saving = LastCheckpoint(every_seconds=seconds, share=1)
     saving.dirpath = str(folder)
     module, shuffle = Unlucky(fails_at), data is None
     trainer = Trainer(
@@ -68,7 +73,7 @@ def train(folder, fails_at=None, resume=False, data=None, workers=0, epochs=4, *
         logger=Memory(),
         max_epochs=epochs,
         log_every_n_steps=1,
-        callbacks=[saving, EarlyStopping("val/loss", patience=50)],
+        callbacks=[saving, EarlyStopping("val/loss", patience=50), *([stop] if stop else [])],
         enable_progress_bar=False,
         enable_model_summary=False,
         **settings,
@@ -76,12 +81,26 @@ def train(folder, fails_at=None, resume=False, data=None, workers=0, epochs=4, *
     trainer.callbacks.append(Resumable())
     loaders = DataLoader(table, 4, shuffle=shuffle, num_workers=workers), DataLoader(TensorDataset(x, x.sum(1, True)), 8)
     checkpoint = folder / "last.ckpt" if resume else None
-    if fails_at is None:
+    if fails_at is None and stop is None:
         trainer.fit(module, *loaders, ckpt_path=checkpoint)
     else:
-        with pytest.raises(RuntimeError, match="on purpose"):
+        with pytest.raises((RuntimeError, SIGTERMException)):
             trainer.fit(module, *loaders, ckpt_path=checkpoint)
     return module, trainer
+
+
+class Stop(Callback):
+    """Fails, or asks Lightning to end, between two steps."""
+
+    def __init__(self, place, terminate):
+        self.place, self.terminate = place, terminate
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.place:
+            if not self.terminate:
+                raise RuntimeError("on purpose")
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.02)  # of faster steps not all random states are kept
 
 
 def curve(*trainers):
@@ -116,6 +135,21 @@ def test_resumed_bit_for_bit(tmp_path, name):
         assert {point: both[point] for point in alone if both[point] != alone[point]} == {}, place
         of_first, of_second = set(curve(part)), set(curve(rest))
         assert of_first | of_second == set(alone)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+@pytest.mark.parametrize("terminate", [False, True])
+@pytest.mark.parametrize("place", [(0, 5), (1, 3)])
+def test_nothing_is_lost_between_two_steps(tmp_path, place, terminate):
+    module, whole = train(tmp_path / "whole")
+    # by time it would never be saved
+    _, part = train(tmp_path / "part", stop=Stop(place, terminate), seconds=1e9)
+    step = 10 * place[0] + place[1] + terminate
+    assert torch.load(tmp_path / "part" / "last.ckpt", weights_only=True)["global_step"] == step
+    resumed, rest = train(tmp_path / "part", resume=True)
+    assert all(torch.equal(resumed.state_dict()[key], value) for key, value in module.state_dict().items())
+    assert curve(part, rest) == curve(whole)
 
 
 @pytest.mark.slow

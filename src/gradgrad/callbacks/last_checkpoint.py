@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gradgrad.callbacks.replayed_loader import ReplayedLoader
 from gradgrad.errors import UsageError
@@ -136,12 +137,16 @@ class LastCheckpoint(ModelCheckpoint):
         Args:
             trainer: Lightning's.
             pl_module: anyone's.
-            exception: unused.
+            exception: what interrupts it.
         """
         if not self._should_save_on_exception(trainer) or trainer.world_size > 1 or not trainer.training:
             return
-        if self._begun is not None and self._begun == _progress(trainer, pl_module) and _remembered(trainer):
-            progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        progress: Any = trainer.fit_loop.epoch_loop.batch_progress
+        untouched = self._begun is not None and self._begun == _progress(trainer, pl_module)
+        between = progress.current.ready > 1 and not self._validated and not self._accumulating
+        before = between and progress.total.ready > progress.total.started  # in a callback that comes before this one
+        after = between and isinstance(exception, SIGTERMException) and progress.total.ready == progress.total.completed
+        if ((untouched or before) and _remembered(trainer)) or (after and not progress.is_last_batch):
             for count in (progress.total, progress.current):
                 count.started = count.processed
             self._save(trainer)
