@@ -60,6 +60,7 @@ def record_model(
         return
     best = getattr(trainer.checkpoint_callback, "best_model_path", "")
     training = module.training
+    logger.flush()  # the model's page tells what the test said
     try:
         trained = _trained(trainer, module, config["model"], (best if verb == "fit" else config["ckpt_path"]) or None)
         model_id = log_model(logger.run.id, trained, trainer, register)

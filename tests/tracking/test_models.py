@@ -1,5 +1,6 @@
 """Trained modules as MLflow's models: stored without a pickle, loaded, registered."""
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -67,6 +68,10 @@ def test_a_fit_ends_with_a_model_of_its_best_weights(store, client, run_cli, cap
     best = checkpoint_of(client, run)
     assert [(output.model_id, output.step) for output in run.outputs.model_outputs] == [(model.model_id, best["global_step"])]
 
+    scores = {metric.key: metric.value for metric in model.metrics}
+    assert scores == {key: value for key, value in run.data.metrics.items() if key.startswith("test/")} != {}
+    assert all(len(client.get_metric_history(run.info.run_id, key)) == 1 for key in scores)  # none came twice
+    assert model.params["model.init_args.penalties.0.init_args.weight"] == "0.3"
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert {file.name for file in files} >= {"MLmodel", "weights.safetensors", "config.yaml", "requirements.txt"}
     assert [file.name for file in files if is_pickle(file)] == []
@@ -92,6 +97,7 @@ def test_a_fit_ends_with_a_model_of_its_best_weights(store, client, run_cli, cap
 
     version = client.get_model_version("diabetes", 1)
     assert (version.run_id, version.status) == (run.info.run_id, "READY")
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "diabetes", "version": version.version}]
     np.testing.assert_array_equal(mlflow.pyfunc.load_model("models:/diabetes/1").predict({"x": x}), loaded.predict({"x": x}))
     code, _, err = run_cli("test", "-c", REGRESSOR, *QUICK[1:], "--ckpt_path", "best", "--register", "diabetes")
     assert code == 0, err

@@ -1,5 +1,6 @@
 """A trained module as a model of its run: it can be seen in the UI, loaded, served and registered."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 
 from gradgrad.errors import UsageError
+from gradgrad.tracking.flatten import flatten
 from gradgrad.tracking.interface import Interface, interface
 from gradgrad.tracking.requirements import requirements
 from gradgrad.tracking.secrets import redact_tree
@@ -84,11 +86,14 @@ def _store(
 
     client = MlflowClient(tracking_uri())
     experiment = client.get_run(run_id).info.experiment_id
-    model_id = client.create_logged_model(experiment, NAME, run_id, model_type=type(trained.module).__name__).model_id
+    params = dict(flatten(redact_tree({"model": trained.config})))
+    kind = type(trained.module).__name__
+    model_id = client.create_logged_model(experiment, NAME, run_id, params=params, model_type=kind).model_id
     try:
         _save(folder, run_id, model_id, trained, said, signature)
         client.log_model_artifacts(model_id, str(folder / NAME))
         client.log_outputs(run_id, [LoggedModelOutput(model_id, trained.step)])
+        _log_scores(client, run_id, model_id)
     except BaseException:
         client.finalize_logged_model(model_id, "FAILED")
         raise
@@ -96,6 +101,15 @@ def _store(
     if register is not None:
         _register(client, register, run_id, model_id)
     return model_id
+
+
+def _log_scores(client: "MlflowClient", run_id: str, model_id: str) -> None:
+    """Put what the test said on the model's page; the run has these points already, and MLflow stores equal ones once."""
+    from mlflow.entities import Metric
+
+    keys = [key for key in client.get_run(run_id).data.metrics if key.startswith("test/")]
+    latest = [max(client.get_metric_history(run_id, key), key=lambda point: point.timestamp) for key in keys]
+    client.log_batch(run_id, [Metric(m.key, m.value, m.timestamp, m.step, model_id=model_id, run_id=run_id) for m in latest])
 
 
 def _prepared(folder: Path, trained: TrainedModel) -> Path:
@@ -150,6 +164,7 @@ def _save(folder: Path, run_id: str, model_id: str, trained: TrainedModel, said:
 
 def _register(client: "MlflowClient", name: str, run_id: str, model_id: str) -> None:
     from mlflow.exceptions import MlflowException
+    from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
     try:
         client.create_registered_model(name)
@@ -159,7 +174,10 @@ def _register(client: "MlflowClient", name: str, run_id: str, model_id: str) -> 
     # A server resolves the model's address; without one MLflow would ask whichever store is the process's global one.
     served = urlsplit(client.tracking_uri).scheme.startswith(("http", "databricks"))
     source = f"models:/{model_id}" if served else client.get_logged_model(model_id).artifact_location
-    client.create_model_version(name, source, run_id, model_id=model_id)
+    version = client.create_model_version(name, source, run_id, model_id=model_id).version
+    client.set_logged_model_tags(
+        model_id, {MLFLOW_MODEL_VERSIONS: json.dumps([{"name": name, "version": version}])}
+    )  # for the UI
 
 
 def check_name(name: str) -> None:
