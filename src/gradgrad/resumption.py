@@ -1,6 +1,7 @@
 """`gradgrad fit --resume`, from the command line to the trainer."""
 
 import shlex
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,3 +116,4 @@ class Resumption:
         if self.origin is not None and self.origin.run is not None:
             run_id = self.origin.run.run_id
             logger.resume(run_id, logged_points(run_id))
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is to be so
