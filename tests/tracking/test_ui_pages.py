@@ -38,6 +38,9 @@ class Pages:
             time.sleep(2)  # for the charts
             self.browser.save_screenshot(Path(folder) / f"{name}.png")
 
+    def press(self, text):
+        self.browser.find_element("xpath", f"//*[text()='{text}']").click()
+
     def wait(self, condition, expected):
         from selenium.common.exceptions import StaleElementReferenceException
 
@@ -70,7 +73,9 @@ def pages(project, start_cli):
     from selenium import webdriver
 
     common = ("--trainer.max_epochs=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
-    trainings = [start_cli("fit", "-c", REGRESSOR, *common, f"--seed_everything={seed}") for seed in (3, 4)]
+    trainings = [
+        start_cli("fit", "-c", REGRESSOR, *common, f"--seed_everything={seed}", "--register=diabetes") for seed in (3, 4)
+    ]
     for training in trainings:
         out, _ = training.communicate(timeout=200)
         assert training.returncode == 0, out
@@ -115,7 +120,38 @@ def test_runs_are_found_compared_and_read(pages, client):
     pages.open(f"{home}/{first}/model-metrics", "best", "(5)", "hessian", name="model-metrics")
     pages.open(f"{home}/{first}/system-metrics", "System metrics", "(11)", "cpu_utilization_percentage", name="system-metrics")
     pages.open(f"{home}/{first}/artifacts", "checkpoints", "hessian", "config.yaml", "predictions.png")
-    pages.browser.find_element("xpath", "//*[text()='predictions.png']").click()
+    pages.press("predictions.png")
     loaded = "return [...document.images].some(i => i.naturalWidth >= 400 && i.naturalHeight >= 400)"
     pages.wait(lambda: pages.browser.execute_script(loaded), "the figure")
     pages.open(f"{home}/{first}/artifacts", "predictions.png", name="figure")
+
+    model = next(model for model in client.search_logged_models([experiment]) if model.source_run_id == first)
+    (version,) = (each.version for each in client.search_model_versions("name='diabetes'") if each.run_id == first)
+    pages.open(home, "Run Name", "Models", "diabetes", f"v{version}")
+    pages.press("Model training")  # the UI opens on its tools for language models
+    pages.open(f"/experiments/{experiment}/models", "Models", "Status", "model", "Ready", names[0], "diabetes", name="models")
+    pages.open(
+        f"/experiments/{experiment}/models/{model.model_id}",
+        *(
+            "Metrics (4)",
+            "test/rmse",
+            "Parameters",
+            "penalties.0",
+            "Status",
+            "Ready",
+            "Source run",
+            names[0],
+            "diabetes",
+            f"v{version}",
+        ),
+        name="model",
+    )
+    pages.open(
+        f"/models/diabetes/versions/{version}",
+        "diabetes",
+        f"Version {version}",
+        "Source Run",
+        names[0],
+        "Inputs (1)",
+        name="registered",
+    )
