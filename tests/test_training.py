@@ -44,8 +44,9 @@ def test_a_fit_records_everything(fitted, project, client):
 
     assert {"git.dirty", "version.torch", "checkpoint.best", "checkpoint.last"} <= set(tags)
     assert tags["command.fit"].startswith("gradgrad fit -c ")
-    for name in ("best.ckpt", "last.ckpt"):
-        assert torch.load(folder / "checkpoints" / name, weights_only=True)["epoch"] in (0, 1)
+    epochs = {name: torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs["best"] in (0, 1)
+    assert epochs["last"] == 2  # done
     assert (folder / "predictions.png").read_bytes()[:4] == b"\x89PNG"
 
     for key in ("loss", "rmse", "mae", "r2"):
@@ -220,7 +221,7 @@ def test_list_items_by_index_and_appended_callbacks(project, run_cli):
     callbacks = yaml.safe_load(out)["trainer"]["callbacks"]
     assert [c["class_path"].rpartition(".")[2] for c in callbacks] == [
         "ModelCheckpoint",
-        "ModelCheckpoint",
+        "LastCheckpoint",
         "Predictions",
         "HessianSpectrum",
         "EarlyStopping",
