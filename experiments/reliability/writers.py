@@ -186,8 +186,8 @@ def on_postgres(folder: Path, load: Load, programs: Path) -> list[str | float]:
     """A fresh database, behind a server."""
     with postgres(programs) as store:
         server = Server(store, folder / "artifacts", workers=2)
-        server.start()
         try:
+            server.start()
             return examine("mlflow server on PostgreSQL", server.uri, folder, load)
         finally:
             server.kill()

@@ -109,6 +109,8 @@ def open_store(uri: str) -> "MlflowClient":
         database.parent.mkdir(parents=True, exist_ok=True)
         if database.parent.name == FOLDER and not (ignore := database.parent / ".gitignore").exists():
             ignore.write_text("*\n")  # else the runs themselves make a user's repository dirty
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401  # takes seconds, for which others need not wait
+
         with FileLock(database.with_suffix(".lock")):
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
