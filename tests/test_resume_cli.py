@@ -123,6 +123,18 @@ def test_the_one_before_where_the_last_is_half_written(failed, run_cli, client, 
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(20))
 
 
+def test_a_file_begins_a_new_run_and_the_command_line_wins(failed, run_cli, client, project, caplog):
+    last(project, failed).rename(project / "own.ckpt")
+    step = torch.load(project / "own.ckpt", weights_only=True)["global_step"]
+    code, _, said = run_cli(*FIT, "--resume=own.ckpt", f"{RATE}=0.5", "--trainer.max_steps=16", "--test_after_fit=false")
+    assert code == 0, said
+    assert f"--resume own.ckpt: the file belongs to no run; a new run begins from its step {step}" in caplog.messages
+    new, _ = runs_of(client)
+    assert [point.step for point in client.get_metric_history(new.info.run_id, "train/loss")] == list(range(step, 16))
+    (state,) = torch.load(last(project, new), weights_only=True)["optimizer_states"]
+    assert (state["param_groups"][0]["initial_lr"], int(state["state"][0]["step"])) == (0.5, 16)
+
+
 def test_another_network_leaves_the_run_as_it_stood(failed, run_cli, client):
     code, _, said = run_cli(*FIT, *OFTEN, "--resume", failed.info.run_id, "--model.network.hidden=[9]")
     assert code == 2

@@ -198,6 +198,10 @@ def test_the_command_line_is_compared_with_the_run():
     resumption.decide(whole, Dumping())
     assert resumption.drift == [Change("lr", 0.1, 0.2)]
     assert whole.fit == {"resume": "never", "ckpt_path": "x.ckpt", "lr": 0.2}
+    for model, drift in (({"lr": 0.1}, [Change("model.lr", 0.1, 0.2)]), ({"lr": None}, [])):  # a file of no run
+        resumption = Resumption(Origin(None, "x.ckpt"), {"model": model})
+        resumption.decide(Config(fit=Config(model={"lr": 0.2})), Dumping())
+        assert resumption.drift == drift
     resumption = Resumption(Origin(run._replace(config={}), "x.ckpt"), {})  # it died before it had a config
     resumption.decide(whole, Dumping())
     assert resumption.drift == []

@@ -84,11 +84,14 @@ class Resumption:
         if self.origin is None:
             return
         config.ckpt_path = self.origin.checkpoint
-        if self.origin.run is not None:
-            self.config = yaml.safe_load(parser.dump(whole, skip_unset=False, skip_validation=True))["fit"]
-            old = self.origin.run.config
-            self.drift = list(changes(old, self.config)) if old else []
-            check_prolonged(self.origin.run, self.drift)
+        self.config = yaml.safe_load(parser.dump(whole, skip_unset=False, skip_validation=True))["fit"]
+        if self.origin.run is None:  # a new run, with a config of its own; but the checkpoint brings states of optimizers
+            model = changes(self.trained, {"model": self.config.get("model")}) if self.trained else ()
+            self.drift = [change for change in model if change.old is not None]
+            return
+        old = self.origin.run.config
+        self.drift = list(changes(old, self.config)) if old else []
+        check_prolonged(self.origin.run, self.drift)
 
     def prepare(self, trainer: Trainer, command: Sequence[str]) -> None:
         """Let the trainer write checkpoints that can be resumed.

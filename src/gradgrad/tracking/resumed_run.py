@@ -49,9 +49,11 @@ class ResumedRun(Callback):
             pl_module: unused.
             checkpoint: as it was read; its optimizers' states are changed.
         """
-        if trainer.state.fn != "fit" or not self.number:
+        if trainer.state.fn != "fit":
             return
         override_optimizers(checkpoint, self.drift)
+        if not self.number:
+            return
         if (saved := checkpoint.get(KEY)) is not None and saved["run_id"] in (None, self.logger.version):
             self.logger.restore(saved["logger"])
         if trainer.is_global_zero:
