@@ -8,7 +8,10 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from lightning.pytorch import Trainer
 
+from gradgrad.callbacks import Resumable
+from gradgrad.checkpoint_io import WholeCheckpointIO
 from gradgrad.errors import UsageError
 from gradgrad.origin import TOLD, Origin, check_prolonged, checked, claims, find_origin
 from gradgrad.resumption import Resumption
@@ -184,6 +187,21 @@ def test_two_checkpoints():
     config = Config(resume="auto", ckpt_path="last")
     with pytest.raises(UsageError, match=r"^--resume auto and --ckpt_path last name two checkpoints.\nwrite: one of them$"):
         Resumption.of(config, "exp", [])
+
+
+def test_a_run_needs_its_logger():
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    run = Unfinished("a", "KILLED", [], {}, 1)
+    sentence = (
+        "run a cannot go on without its logger, gradgrad.tracking.MLflowLogger.\n"
+        "write: --resume without another --trainer.logger, or --ckpt_path <file> for a training that is not tracked"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
+        Resumption(Origin(run, "x.ckpt"), {}).prepare(trainer, ["fit"])
+    Resumption(Origin(None, "x.ckpt"), {}).prepare(trainer, ["fit"])
+    Resumption(None, {}).prepare(trainer, ["fit"])
+    assert [type(callback) for callback in trainer.callbacks].count(Resumable) == 1
+    assert type(trainer.strategy.checkpoint_io) is WholeCheckpointIO
 
 
 class Dumping:

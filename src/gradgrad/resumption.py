@@ -99,6 +99,9 @@ class Resumption:
         Args:
             trainer: Lightning's.
             command: the command line, beginning with the verb.
+
+        Raises:
+            UsageError: it has no logger for the run that goes on.
         """
         if trainer.strategy.checkpoint_io.__class__ is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -107,6 +110,11 @@ class Resumption:
             run = self.origin.run if self.origin else None
             said = shlex.join(["gradgrad", *redact_arguments(command)])
             callbacks.append(ResumedRun(logger, run.number if run else 0, self.drift, self.config, said))
+        elif self.origin is not None and self.origin.run is not None:
+            raise UsageError(
+                f"run {self.origin.run.run_id} cannot go on without its logger, gradgrad.tracking.MLflowLogger.\n"
+                "write: --resume without another --trainer.logger, or --ckpt_path <file> for a training that is not tracked"
+            )
         if not any(isinstance(callback, Resumable) for callback in callbacks):
             callbacks.append(Resumable())  # the last: it restores random states that others have drawn from
 
