@@ -19,8 +19,8 @@ def writers():
         del sys.modules["writers"]
 
 
-LOAD = {"steps": 10, "keys": 5}
-WELL = {"writers": 16, "points": 16 * 50, "lost": 0, "duplicated": 0, "errors": 0}
+LOAD = {"steps": 6, "keys": 5}
+WELL = {"writers": 16, "points": 16 * 30, "lost": 0, "duplicated": 0, "errors": 0}
 
 
 def told(writers, row):
