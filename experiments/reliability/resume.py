@@ -1,6 +1,6 @@
 """Trainings that are killed with -9 at a random step and resumed, against one that is not: weights and curves, bit for bit.
 
-python experiments/reliability/resume.py [--points 10] [--cases regressor maml spectrum noisy] [--out results]
+python experiments/reliability/resume.py [--points 10] [--cases regressor maml spectrum noisy] [--out FOLDER]
 """
 
 import argparse
@@ -152,7 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--points", type=int, default=10)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--out", type=Path, default=HERE / "results")
+    parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
