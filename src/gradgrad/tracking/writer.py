@@ -89,7 +89,8 @@ class RunWriter(ABC):
         Args:
             tags: by name.
         """
-        self.put("tags", {key: redact(value) for key, value in tags.items()})
+        if tags:
+            self.put("tags", {key: redact(value) for key, value in tags.items()})
 
     def log_text(self, text: str, path: str) -> None:
         """Store a text, redacted, as an artifact.
