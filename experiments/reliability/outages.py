@@ -3,6 +3,7 @@
 import argparse
 import csv
 import http.client
+import io
 import os
 import sqlite3
 import subprocess
@@ -207,7 +208,8 @@ def examine(
         time.sleep(3)
         causing = threading.Thread(target=cause)
         causing.start()
-        said = process.stdout.read() if process.stdout else ""
+        with process.stdout or io.StringIO() as out:
+            said = out.read()
         _, wait_status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(wait_status)
         causing.join()
