@@ -17,7 +17,7 @@ IN_FILES = {
     "top key": (
         {"modl": 3},
         "2: unknown key modl\ngot:      modl: 3\n"
-        "expected: one of model, ckpt_path, data, lr_scheduler, optimizer, seed_everything, ...\nwrite:    model",
+        "expected: one of model, log_model, ckpt_path, data, lr_scheduler, optimizer, ...\nwrite:    model",
     ),
     "module key": (
         {"model": {"init_args": {"penalty": 3}}},
@@ -88,7 +88,7 @@ ON_THE_COMMAND_LINE = {
     "--optimizer=Adamm": "command line: unknown class for optimizer\ngot:      Adamm\n"
     "expected: a class by its name, if Lightning or torch.optim has it, else with its module\nwrite:    Adam",
     "extra": "command line: unknown key extra\ngot:      extra\n"
-    "expected: one of ckpt_path, data, lr_scheduler, model, optimizer, seed_everything, ...",
+    "expected: one of ckpt_path, data, log_model, lr_scheduler, model, optimizer, ...",
     "other.yaml": "command line: a file without -c\ngot:      other.yaml\nexpected: options only\nwrite:    -c other.yaml",
     "--model.penalties.weight=-1": "GradientNormPenalty got weight -1.0; write a finite number that is 0 or larger.",
 }

@@ -21,6 +21,7 @@ from gradgrad.tracking.resume import Unfinished
 from gradgrad.tracking.store import find_experiment
 
 GOOD = {"state_dict": {"w": torch.ones(1000)}, "loops": {}, "optimizer_states": [], "lr_schedulers": [], "global_step": 3}
+GOOD["gradgrad.resumable"] = {"at": "batch"}
 NONE = "it is no checkpoint, or half of one"
 
 
@@ -96,6 +97,16 @@ def test_the_previous_one_where_the_last_is_half(dead_run, caplog):
             origin = find_origin(resume, "exp")
             assert (origin.run.run_id, origin.checkpoint) == (run_id, str(folder / "previous.ckpt"))
         assert caplog.messages == [f"last.ckpt cannot be read ({NONE}); previous.ckpt of step 3 is taken"]
+
+
+def test_a_checkpoint_that_does_not_bring_everything_back_is_told(dead_run, caplog):
+    _, folder = dead_run(half, lambda file: torch.save({**GOOD, "gradgrad.resumable": {"at": "within"}}, file))
+    with claims(), caplog.at_level("INFO"):
+        assert find_origin("auto", "exp").checkpoint == str(folder / "previous.ckpt")
+    assert (
+        "previous.ckpt was saved within an epoch: the run goes on with the next one, and the rest of it is missing"
+        in caplog.messages
+    )
 
 
 def test_no_checkpoint_that_is_whole(dead_run, caplog):

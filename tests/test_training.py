@@ -363,6 +363,14 @@ def stranger(project, monkeypatch):
     return ["fit", "-c", "own.yaml", *QUICK[1:]]
 
 
+def test_a_config_of_ones_own_can_be_resumed_too(stranger, project, run_cli, client):
+    assert run_cli(*stranger)[0] == 0
+    (run,) = runs_of(client, "own")
+    assert run.data.tags["checkpoint.last"] == "checkpoints/last.ckpt"
+    folder = project / "mlruns" / "artifacts" / "own" / run.info.run_id / "artifacts" / "checkpoints"
+    assert "gradgrad.resumable" in torch.load(folder / "last.ckpt", weights_only=True)
+
+
 def test_secrets_are_nowhere(stranger, project, run_cli, client):
     tags = json.dumps({"hf_token": SECRET, "note": "x"})
     code, out, said = run_cli(*stranger, f"--model.api_key={SECRET}", f"--trainer.logger.tags={tags}")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from gradgrad.callbacks.resumable import KEY as STATE
 from gradgrad.checkpoints import code_in, damage, read_checkpoint
 from gradgrad.errors import UsageError
 from gradgrad.tracking.drift import Change
@@ -120,7 +121,7 @@ def _from_file(file: Path, experiment_name: str) -> Origin:
 
 
 def _readable(run: Unfinished) -> tuple[Path | None, str]:
-    """Take the first checkpoint that can be resumed; tell of those that cannot."""
+    """Take the first checkpoint that can be resumed; tell of those that cannot, and of what one of them does not bring back."""
     said: list[str] = []
     for file in run.checkpoints:
         try:
@@ -128,6 +129,10 @@ def _readable(run: Unfinished) -> tuple[Path | None, str]:
         except UsageError as error:
             said.append(str(error))
             continue
+        if saved.get(STATE, {}).get("at", "within") == "within":
+            rank_zero_info(
+                f"{file.name} was saved within an epoch: the run goes on with the next one, and the rest of it is missing"
+            )
         if said:
             rank_zero_info(f"{'; '.join(said)}; {file.name} of step {saved['global_step']} is taken")
         return file, ""

@@ -9,9 +9,10 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 
-from gradgrad.callbacks import Resumable
+from gradgrad.callbacks import LastCheckpoint, Resumable
 from gradgrad.checkpoint_io import WholeCheckpointIO
 from gradgrad.checkpoints import model_config
 from gradgrad.errors import UsageError
@@ -115,6 +116,10 @@ class Resumption:
                 f"run {self.origin.run.run_id} cannot go on without its logger, gradgrad.tracking.MLflowLogger.\n"
                 "write: --resume without another --trainer.logger, or --ckpt_path <file> for a training that is not tracked"
             )
+        savers = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+        taken = any(isinstance(saver, LastCheckpoint) or saver.save_last or saver.filename == "last" for saver in savers)
+        if savers and not taken and logger is not None:  # a config without ours can be resumed too
+            callbacks.append(LastCheckpoint())
         if not any(isinstance(callback, Resumable) for callback in callbacks):
             callbacks.append(Resumable())  # the last: it restores random states that others have drawn from
 
@@ -126,5 +131,5 @@ class Resumption:
         """
         if self.origin is not None and self.origin.run is not None:
             run_id = self.origin.run.run_id
-            logger.resume(run_id, logged_points(run_id))
+            logger.resume(run_id, *logged_points(run_id))
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")  # it is to be so

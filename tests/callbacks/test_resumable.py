@@ -177,3 +177,17 @@ def test_an_older_one_stays_and_no_code_is_in_it(tmp_path):
     assert last["global_step"] == 10
     assert 0 < previous["global_step"] < 10
     assert trainer.checkpoint_callback.best_model_path == str(tmp_path / "last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.filterwarnings("ignore:The .* does not have many workers")
+def test_killed_in_its_first_seconds_it_begins_with_the_same_random_numbers(tmp_path, monkeypatch):
+    module, whole = train(tmp_path / "whole", seconds=3600)
+    monkeypatch.setattr(LastCheckpoint, "on_exception", lambda *_: None)  # as kill -9
+    for n, place in enumerate([(0, 0), (0, 5), (2, 7)]):
+        train(tmp_path / f"{n}", place, seconds=3600)
+        resumed, rest = train(tmp_path / f"{n}", resume=True, seconds=3600)
+        assert rest.global_step == whole.global_step
+        assert curve(rest) == curve(whole)
+        for key, value in module.state_dict().items():
+            assert torch.equal(resumed.state_dict()[key], value)

@@ -103,7 +103,9 @@ def test_what_is_refused_is_told(project, client, run_cli):
     spool.close()
     code, out, _ = run_cli("sync")
     (file,) = spools()
-    assert out == f"run {logger.run_id}: 1 entries delivered; 1 are left: MLflow refuses, and they stay in {file}\n"
+    assert out == f"run {logger.run_id}: 1 entries delivered; 1 are left: MLflow refuses, and they stay in {file}\n" + (
+        f"write: mlflow runs restore --run-id {logger.run_id} if the run was deleted, then gradgrad sync; or delete that file\n"
+    )
     assert code == 1
     assert client.get_run(logger.run_id).data.tags["fine"] == "1"
 
@@ -111,10 +113,55 @@ def test_what_is_refused_is_told(project, client, run_cli):
 def test_a_missing_checkpoint_is_told(project, client, run_cli):
     logger = MLflowLogger("one", flush_seconds=60)
     logger.run.log_checkpoint("best", str(logger.run.artifact_dir / "checkpoints" / "best.ckpt"))
+    logger.run.log_text("a", "a.txt")
     logger.finalize()
     folder = logger.run.artifact_dir
     missing = f"run {logger.run_id}: its best checkpoint checkpoints/best.ckpt is missing in {folder}\n"
     assert run_cli("doctor")[:2] == (1, missing)
+    shutil.rmtree(folder)
+    assert run_cli("doctor")[:2] == (1, f"run {logger.run_id}: all its artifacts are missing in {folder}\n")
+
+
+def test_a_missing_config_and_a_missing_model_are_told(project, client, run_cli):
+    logger = MLflowLogger("one", tags={"command.fit": "gradgrad fit"}, flush_seconds=60)
+    logger.run.log_text("a", "a.txt")
+    logger.finalize()
+    model = client.create_logged_model(client.get_run(logger.run_id).info.experiment_id, "model", logger.run_id)
+    client.finalize_logged_model(model.model_id, "READY")
+    folder = client.get_logged_model(model.model_id).artifact_location.removeprefix("file://")
+    code, out, _ = run_cli("doctor")
+    assert (code, out.splitlines()) == (1, [
+        f"run {logger.run_id}: its config config.yaml is missing in {logger.run.artifact_dir}",
+        f"model {model.model_id} of run {logger.run_id} is missing in {folder}",
+    ])  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_dry_run_changes_no_byte(killed, project, run_cli):
+    def content():
+        return {path: path.read_bytes() for path in (project / "mlruns").rglob("*") if path.is_file()}
+
+    before = content()
+    assert any(path.name.endswith("mlflow.db-wal") for path in before)
+    code, out, _ = run_cli("doctor", "--dry-run", "--relocate")
+    assert (code, len(out.splitlines())) == (1, 2)
+    after = content()
+    changed = [path.name for path in {**before, **after} if before.get(path) != after.get(path)]
+    assert [name for name in changed if not name.endswith(("-shm", ".lock"))] == []  # SQLite's locks
+
+
+def test_a_copied_project(project, client, run_cli, monkeypatch, tmp_path_factory):
+    logger = MLflowLogger("one", flush_seconds=60)
+    logger.run.log_text("a", "a.txt")
+    logger.finalize()
+    client._tracking_client.store.engine.dispose()
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(project / "mlruns", home / "mlruns")
+    monkeypatch.chdir(home)
+    told = f"artifacts of {project / 'mlruns'} are in {home / 'mlruns'} too, a copy: write gradgrad doctor --relocate\n"
+    assert run_cli("doctor")[:2] == (1, told)
+    assert run_cli("doctor", "--relocate")[0] == 0
+    assert run_cli("doctor")[:2] == (0, "all is well\n")
 
 
 def test_a_moved_project(project, client, run_cli, monkeypatch, tmp_path_factory):

@@ -253,3 +253,15 @@ def test_nothing_is_lost_when_python_exits_without_finalize(project, client, end
     (run,) = runs_of(client, "one")
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) == 200
     assert run.info.status == status
+
+
+def test_a_test_that_is_repeated_after_a_kill_logs_nothing_twice(project, client):
+    first = MLflowLogger("one")
+    first.log_metrics({"test/loss": 1.0, "test/rmse": 2.0}, 5)
+    first.finalize()
+    second = MLflowLogger("one")
+    second.resume(first.run_id, set(), {"test/loss": 1.0, "test/rmse": 2.0})
+    second.log_metrics({"test/loss": 1.0, "test/rmse": 3.0}, 5)
+    second.finalize()
+    history = {key: [point.value for point in client.get_metric_history(first.run_id, key)] for key in ("test/loss", "test/rmse")}
+    assert history == {"test/loss": [1.0], "test/rmse": [2.0, 3.0]}

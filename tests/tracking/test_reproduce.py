@@ -234,7 +234,7 @@ def test_a_run_without_git(project, run_cli, record):
 
 def test_no_such_run_and_no_store(project, run_cli, client):
     store = f"sqlite:///{project}/mlruns/mlflow.db"
-    sentence = f"gradgrad reproduce: run abc: there is no such run in {store}.\nwrite: an id that `gradgrad ui` shows"
+    sentence = f"gradgrad reproduce: run abc is not in {store}.\nwrite: an id that `gradgrad ui` shows"
     assert run_cli("reproduce", "abc") == (2, "", sentence)
     (project / "mlruns" / "mlflow.db").unlink()
     assert run_cli("reproduce", "abc")[2].endswith("does not exist).\nwrite: gradgrad fit first")

@@ -130,4 +130,4 @@ def test_points_that_are_there_and_those_that_a_spool_keeps(make, client):
     spool = Spool.of_run(run_id)
     spool.put("metrics", [("train/loss", 1.0, NOW, 3), ("val/loss", 1.0, NOW, 2)])
     spool.close()
-    assert logged_points(run_id) == {*(("train/loss", step) for step in range(4)), ("val/loss", 2)}
+    assert logged_points(run_id) == ({*(("train/loss", step) for step in range(4)), ("val/loss", 2)}, {"test/loss": 1.0})

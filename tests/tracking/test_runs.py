@@ -52,6 +52,7 @@ def test_a_checkpoint_elsewhere_is_uploaded_at_the_end(project, tmp_path, client
     elsewhere.write_text("weights")
     callback = SimpleNamespace(monitor="val/loss", current_score=1.0, best_model_score=1.0, best_model_path=str(elsewhere))
     logger.after_save_checkpoint(callback)
+    logger.flush()
     assert client.get_run(logger.run_id).data.tags["checkpoint.best"] == str(elsewhere)
     logger.finalize()
     assert client.get_run(logger.run_id).data.tags["checkpoint.best"] == "checkpoints/best.ckpt"

@@ -1,8 +1,10 @@
 """Planted secrets, and harmless words that look like them."""
 
+import time
+
 import pytest
 
-from gradgrad.tracking.secrets import is_secret, known_secrets, redact, redact_arguments, redact_tree
+from gradgrad.tracking.secrets import HIDDEN, is_secret, known_secrets, redact, redact_arguments, redact_tree
 
 SECRETS = [
     "password", "db_password", "dbPassword", "PASSWD", "passphrase", "pwd", "secret", "client_secret", "clientSecret",
@@ -99,3 +101,25 @@ def test_redact_arguments():
         "0.1",
         "--uri=http://***@h/",
     ]
+
+
+def test_a_key_may_say_what_it_is_for():
+    assert all(is_secret(key) for key in ("apiKeyForHub", "token_for_hub", "API_KEY_FOR_HUB"))
+    assert not any(is_secret(key) for key in ("tokenizer_for_hub", "pass_forward", "token_format", "tokenFormat"))
+
+
+def test_addresses_may_be_keys_and_flags_may_be_items():
+    assert redact_tree({"https://me:planted@host": 1}) == {f"https://{HIDDEN}@host": 1}
+    assert redact_tree(["--password", "planted", "--user", "me"]) == ["--password", HIDDEN, "--user", "me"]
+
+
+def test_the_password_of_curl():
+    assert redact("curl -u me:planted16 https://h") == f"curl -u me:{HIDDEN} https://h"
+    assert redact("docker run -u 1000:1000 image") == "docker run -u 1000:1000 image"
+
+
+def test_time_is_linear_in_the_length():
+    for text in ("a" * 400_000, "--" + "a-" * 200_000, "sk-" * 100_000, "://a:" * 80_000):
+        begin = time.process_time()
+        redact(text)
+        assert time.process_time() - begin < 60  # quadratic ones take hours

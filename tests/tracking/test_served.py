@@ -10,10 +10,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from gradgrad.batches import TaskShape
+from gradgrad.errors import UsageError
 from gradgrad.modules import MAML
 from gradgrad.networks import MLP
 from gradgrad.tracking.request_checks import Refusal
-from gradgrad.tracking.served import Served
+from gradgrad.tracking.served import Served, build
 
 
 def learner(outputs=1, classification=False, **settings):
@@ -113,3 +114,12 @@ def test_any_module_answers_in_its_own_precision_without_dropout():
 def test_an_answer_that_cannot_be_sent(answers, sentence):
     with pytest.raises(Refusal, match=f"^{re.escape(sentence)}$"):
         Served(Stranger(answers)).predict({"x": np.ones((1, 2))})
+
+
+def test_a_model_whose_class_is_not_there_is_a_sentence():
+    sentence = (
+        "the model needs not_there.Model, and there is no module 'not_there'.\n"
+        "expected: not_there installed, or its folder on PYTHONPATH; a logged model holds weights and settings, no code"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(sentence)}$"):
+        build({"class_path": "not_there.Model"}, {}, {})

@@ -87,7 +87,8 @@ def test_a_port_that_is_taken(project, run_cli):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--port", "abc"], "argument --port: invalid int value: 'abc'"),
+        (["--port", "abc"], "argument --port: 'abc' is no port"),
+        (["--port", "99999"], "argument --port: '99999' is no port"),
         (["--prt", "5"], "unrecognized arguments: --prt 5"),
         (["--allow"], "unrecognized arguments: --allow"),
     ],

@@ -17,7 +17,7 @@ PREVIOUS = "previous.ckpt"
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Save ``last.ckpt`` by time, at the end and on exceptions; the one before it stays as ``previous.ckpt``.
+    """Save ``last.ckpt`` at the start, by time, at the end and on exceptions; the one before it stays as ``previous.ckpt``.
 
     It is written where everything before is finished: at the beginning of an epoch, or of a batch that follows neither a
     validation nor a batch whose gradients are still being accumulated. After an exception in the middle of a step it is written
@@ -50,8 +50,9 @@ class LastCheckpoint(ModelCheckpoint):
             trainer: unused.
             pl_module: unused.
         """
-        self._next = time.monotonic() + self.every_seconds
-        self._last_global_step_saved = trainer.global_step
+        begins = trainer.global_step == 0  # a training that dies in its first seconds begins with the same random numbers again
+        self._next = time.monotonic() + (0.0 if begins else self.every_seconds)
+        self._last_global_step_saved = -1 if begins else trainer.global_step
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save between two epochs.

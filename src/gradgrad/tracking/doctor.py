@@ -5,15 +5,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from gradgrad.errors import UsageError
 from gradgrad.tracking.ending import end_run
+from gradgrad.tracking.missing import missing, missing_models
 from gradgrad.tracking.process import HOST, PID, is_alive
 from gradgrad.tracking.relocate import moves, relocate
-from gradgrad.tracking.runs import ALIASES
 from gradgrad.tracking.spool import spool_folder, spools
-from gradgrad.tracking.store import database_file, local_folder, open_store, tracking_uri
+from gradgrad.tracking.store import database_file, open_store, tracking_uri
 from gradgrad.tracking.sync import deliver_file
 from gradgrad.tracking.verb import Parser
 
@@ -54,15 +55,32 @@ def doctor(arguments: Sequence[str]) -> int:
     if database is not None:
         _check_integrity(database)
         left += _links(database, options.relocate, options.dry_run)
-    client = open_store(uri)
-    done = list(_deliveries(client, options.dry_run))
-    runs = list(_all_runs(client))
-    done += [line for run in runs if run.info.status == "RUNNING" and (line := _bury(client, run, options.dry_run))]
-    done += list(_words(runs, options.dry_run))
-    left += [line for run in runs for line in _missing(client, run)]
+    with TemporaryDirectory() as folder:
+        looked_at = uri if database is None or not options.dry_run else _snapshot(database, Path(folder))
+        done, missing = _examine(open_store(looked_at), options.dry_run)
+    left += missing
     for line in [*done, *left] or ["all is well"]:
         print(line)  # noqa: T201
     return 1 if left or (options.dry_run and done) else 0
+
+
+def _snapshot(database: Path, folder: Path) -> str:
+    """Copy the store: even reading it would move what its write-ahead log holds."""
+    with (
+        closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection,
+        closing(sqlite3.connect(folder / database.name)) as copy,
+    ):
+        connection.backup(copy)
+    return f"sqlite:///{folder / database.name}"
+
+
+def _examine(client: "MlflowClient", dry_run: bool) -> tuple[list[str], list[str]]:
+    """Look after the runs; tell what was done, and what is left to do."""
+    done = list(_deliveries(client, dry_run))
+    runs = list(_all_runs(client))
+    done += [line for run in runs if run.info.status == "RUNNING" and (line := _bury(client, run, dry_run))]
+    done += list(_words(runs, dry_run))
+    return done, [line for run in runs for line in missing(run)] + list(missing_models(client))
 
 
 def _check_integrity(database: Path) -> None:
@@ -82,7 +100,10 @@ def _links(database: Path, asked: bool, dry_run: bool) -> list[str]:
     if asked and not dry_run:
         for line in relocate(database):
             print(line)  # noqa: T201
-    return [f"artifacts of {old} are in {new} now: write gradgrad doctor --relocate" for old, new in moves(database)]
+    return [
+        f"artifacts of {old} are in {new} {'too, a copy' if old.exists() else 'now'}: write gradgrad doctor --relocate"
+        for old, new in moves(database)
+    ]
 
 
 def _deliveries(client: "MlflowClient", dry_run: bool) -> Iterator[str]:
@@ -132,13 +153,3 @@ def _last_sign(run: "Run") -> int:
     beat = int(float(run.data.tags.get("heartbeat", 0)) * 1000)
     points = [int(metric.timestamp) for metric in run.data._metric_objs]
     return max([int(run.info.start_time), beat, *points])
-
-
-def _missing(client: "MlflowClient", run: "Run") -> Iterator[str]:
-    folder = local_folder(run.info.artifact_uri)
-    if folder is None:
-        return
-    for kind in ALIASES:
-        path = run.data.tags.get(f"checkpoint.{kind}")
-        if path and not (folder / path).exists():
-            yield f"run {run.info.run_id}: its {kind} checkpoint {path} is missing in {folder}"

@@ -62,6 +62,7 @@ class MLflowLogger(Logger):
         self.run = TrackedRun(experiment_name or "gradgrad", run_name, tags or {}, run_id, flush_seconds)
         self.flush_seconds = flush_seconds
         self._logged: set[tuple[str, int]] = set()  # by an earlier process, whose run this one goes on with
+        self._final: dict[str, float] = {}  # values of that process, which a test that is repeated logs again
         self._flushed_at = time.monotonic()
         self.started = False  # whether any metric has been logged
         self._held = False
@@ -168,7 +169,7 @@ class MLflowLogger(Logger):
                 sentence = "cannot be stored by MLflow.\nexpected: letters, digits and _ - . / space, for example val/rmse"
                 raise UsageError(f"metric {key!r} {sentence}")
         points = [(key, value, now, 0 if key.startswith(FINAL) else step) for key, value in values.items()]
-        points = [point for point in points if (point[0], point[3]) not in self._logged]
+        points = [point for point in points if (point[0], point[3]) not in self._logged and self._final.get(point[0]) != point[1]]
         _ = self.experiment
         self.run.reopen()  # a stage after the end, for example a test of a finished fit
         if points:
@@ -202,15 +203,16 @@ class MLflowLogger(Logger):
         """
         self._epoch, self._validation, self._best = state["epoch"], dict(state["validation"]), dict(state["best"])
 
-    def resume(self, run_id: str, logged: set[tuple[str, int]]) -> None:
+    def resume(self, run_id: str, logged: set[tuple[str, int]], final: Mapping[str, float] | None = None) -> None:
         """Go on with an unfinished run as its owner.
 
         Args:
             run_id: MLflow's.
             logged: metric and step of the points that it has already; they are not logged again.
+            final: the newest of its final values, which are logged again only where they differ.
         """
         self.run.resume(run_id)
-        self._logged = logged
+        self._logged, self._final = logged, dict(final or {})
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -85,9 +85,7 @@ def read_run(uri: str, run_id: str) -> "tuple[MlflowClient, RecordedRun]":
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise UsageError(
-            f"run {run_id}: there is no such run in {redact(uri)}.\nwrite: an id that `gradgrad ui` shows"
-        ) from error
+        raise UsageError(f"run {run_id} is not in {redact(uri)}.\nwrite: an id that `gradgrad ui` shows") from error
     folder = local_folder(run.info.artifact_uri)
     artifacts = folder or Path(tempfile.mkdtemp(prefix="gradgrad-"))
     try:

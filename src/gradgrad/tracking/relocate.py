@@ -35,7 +35,7 @@ class Move(NamedTuple):
 
 
 def moves(database: Path) -> Iterator[Move]:
-    """Find folders of experiments that are gone from where the store says, and are beside its file.
+    """Find folders of experiments that lie beside the store's file while it names others: it was moved, or copied.
 
     Args:
         database: the store's file.
@@ -51,7 +51,7 @@ def moves(database: Path) -> Iterator[Move]:
         if folder is None or folder.parent.name != "artifacts" or folder.is_relative_to(database.parent):
             continue
         old = folder.parent.parent
-        if old not in seen and not folder.exists() and (database.parent / "artifacts" / folder.name).is_dir():
+        if old not in seen and (database.parent / "artifacts" / folder.name).is_dir():
             seen.add(old)
             yield Move(old, database.parent)
 

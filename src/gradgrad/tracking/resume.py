@@ -168,16 +168,18 @@ def _checkpoints(client: "MlflowClient", run: "Run") -> list[Path]:
     return sorted(by_time, key=lambda file: FIRST.index(file.name) if file.name in FIRST else len(FIRST))
 
 
-def logged_points(run_id: str) -> set[tuple[str, int]]:
+def logged_points(run_id: str) -> tuple[set[tuple[str, int]], dict[str, float]]:
     """Read what a run has logged, what dead processes left in their spools included.
 
     Args:
         run_id: MLflow's.
 
     Returns:
-        Metric and step of each point; final values are left out, for they stand at step 0 and the newest counts.
+        Metric and step of each point; and the final values, which stand at step 0 and of which the newest counts.
     """
     client = open_store(tracking_uri())
     deliver_run(client, run_id)
-    keys = [key for key in client.get_run(run_id).data.metrics if not key.startswith(FINAL)]
-    return {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
+    newest = client.get_run(run_id).data.metrics
+    keys = [key for key in newest if not key.startswith(FINAL)]
+    points = {(key, point.step) for key in keys for point in client.get_metric_history(run_id, key)}
+    return points, {key: value for key, value in newest.items() if key.startswith(FINAL)}

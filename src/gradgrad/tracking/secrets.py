@@ -14,7 +14,9 @@ _WORDS = (
 # The word must end a key (`api_key`, `dbPassword`, `AWS_SECRET_ACCESS_KEY`), or stand before a number or `id`, `value`, `string`;
 # `max_tokens` and `tokenizer` are hyperparameters.
 _SECRET_KEY = re.compile(
-    rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))|^pg|^mysql_){_WORDS}(?:[_-]?(?:id|value|string|\d+))?$", re.IGNORECASE
+    rf"(?:^|[^a-z]|(?<=[a-z])(?-i:(?=[A-Z]))|^pg|^mysql_){_WORDS}"
+    r"(?:[_-]?(?:id|value|string|\d+)|[_-]for[_-]\w+|(?-i:For[A-Z]\w*))?$",
+    re.IGNORECASE,
 )
 # A password may hold an unescaped slash; `host:8080/path@x` has none. All patterns below begin with what is rare and take a
 # bounded number of characters, so that the time is linear in the length of a text.
@@ -26,6 +28,8 @@ _ASSIGNED = re.compile(
     re.IGNORECASE,
 )
 _FLAG = re.compile(rf"((?<![\w-])--?(?:[a-z0-9_.-]{{0,60}}[_.-])?{_WORDS})\s+(?!-)[^\s'\"]+", re.IGNORECASE)
+# `curl -u me:password`; `-u 1000:1000` is no secret.
+_USER = re.compile(r"((?:^|\s)(?:-u|--user|--proxy-user)[\s=]+['\"]?[^\s:'\"]{1,100}:)(?!\d+\b)[^\s'\"]+", re.MULTILINE)
 # Formats in which tokens are issued: GitHub, GitLab, Hugging Face, OpenAI, Slack, AWS; Google, JWT, PyPI, npm, Stripe, SendGrid,
 # Telegram, Databricks, Azure's signatures.
 _ISSUED = re.compile(
@@ -84,6 +88,7 @@ def redact(text: str) -> str:
     text = _PRIVATE_KEY.sub(rf"\1{HIDDEN}\2", text)
     text = _HEADER.sub(rf"\1{HIDDEN}", text)
     text = _ISSUED.sub(HIDDEN, text)
+    text = _USER.sub(rf"\1{HIDDEN}", text)
     text = _FLAG.sub(rf"\1 {HIDDEN}", text)
     return _ASSIGNED.sub(_hide_value, text)
 
@@ -105,11 +110,13 @@ def redact_tree(tree: Any, secret: bool = False) -> Any:
         stay.
     """
     if isinstance(tree, Mapping):
-        return {name: redact_tree(value, secret or is_secret(str(name))) for name, value in tree.items()}
+        names = {name: redact(name) if isinstance(name, str) else name for name in tree}
+        return {names[name]: redact_tree(value, secret or is_secret(str(name))) for name, value in tree.items()}
     if isinstance(tree, str):
         return HIDDEN if secret and tree else redact(tree)
     if isinstance(tree, Sequence):
-        return [redact_tree(value, secret) for value in tree]
+        flags = [isinstance(value, str) and value.startswith("-") and is_secret(value.lstrip("-")) for value in tree]
+        return [redact_tree(value, secret or after) for value, after in zip(tree, [False, *flags], strict=False)]
     return HIDDEN if secret and len(str(tree)) >= _LONG_NUMBER else tree
 
 

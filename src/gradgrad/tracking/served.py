@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, runtime_checkable
@@ -129,7 +130,16 @@ def build(config: Mapping[str, Any], state: Mapping[str, Tensor], kept: Mapping[
 
     Returns:
         The module, on the CPU.
+
+    Raises:
+        UsageError: the class is not there.
     """
+    package = str(config["class_path"]).partition(".")[0]
+    if find_spec(package) is None:
+        raise UsageError(
+            f"the model needs {config['class_path']}, and there is no module {package!r}.\n"
+            f"expected: {package} installed, or its folder on PYTHONPATH; a logged model holds weights and settings, no code"
+        )
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     module: LightningModule = parser.instantiate_classes(parser.parse_object({"model": dict(config)})).model

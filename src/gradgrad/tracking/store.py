@@ -119,11 +119,22 @@ def open_store(uri: str) -> "MlflowClient":
                     connection.execute("PRAGMA journal_mode=WAL")  # persists in the file: readers no longer block the writer
         return client
     except (MlflowException, SQLAlchemyError, OSError, ImportError, sqlite3.Error) as error:
+        reason = _innermost(error)
+        if "malformed" in reason or "not a database" in reason:
+            raise UsageError(
+                f"{redact(uri)} is damaged, or no SQLite file: {redact(reason)}\nwrite:    gradgrad doctor, which says more"
+            ) from error
         raise UsageError(
-            f"the tracking store {redact(uri)} cannot be opened: {redact(str(error).splitlines()[0])}\n"
+            f"the tracking store {redact(uri)} cannot be opened: {redact(reason)}\n"
             "expected: a folder that can be written, or a server that answers\n"
             "write:    MLFLOW_TRACKING_URI=<address>, or unset it for mlruns/ under the current folder"
         ) from error
+
+
+def _innermost(error: BaseException) -> str:
+    """What lies behind an error: MLflow puts a refused connection into half a page of words."""
+    refused = re.search(r"\[Errno \d+\] ([^'\")]+)", str(error))
+    return refused[1].rstrip(": ") if refused else str(error).splitlines()[0]
 
 
 @contextmanager

@@ -57,7 +57,10 @@ def deliver_file(client: "MlflowClient", file: Path) -> tuple[str, bool]:
     waiting = len(spool)
     try:
         deliver(client, spool)
-        reason = f"MLflow refuses, and they stay in {file}"
+        reason = (
+            f"MLflow refuses, and they stay in {file}\n"
+            f"write: mlflow runs restore --run-id {spool.run_id} if the run was deleted, then gradgrad sync; or delete that file"
+        )
     except Exception as error:  # of the store, whatever it is
         reason = redact(str(error).splitlines()[0] if str(error) else type(error).__name__)
     left = len(spool) + spool.refused

@@ -34,6 +34,12 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}\nexpected: gradgrad ui [--port N] [--host NAME [--allow_remote]], N from 1 to 65535")
 
 
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
 def ui(arguments: Sequence[str]) -> int:
     """Serve the UI until Ctrl-C.
 
@@ -48,9 +54,7 @@ def ui(arguments: Sequence[str]) -> int:
         UsageError: the port is taken, the address is not this machine's, or others can reach it and nobody allowed that.
     """
     parser = Parser("gradgrad ui", description="Open the MLflow UI on this project's runs.", allow_abbrev=False)
-    parser.add_argument(
-        "--port", type=int, choices=range(1, 65536), metavar="N", default=None, help="default: 5000, or the next free one"
-    )
+    parser.add_argument("--port", type=_port, metavar="N", default=None, help="default: 5000, or the next free one")
     parser.add_argument("--host", metavar="NAME", default=LOOPBACK, help=f"the address to listen at; default: {LOOPBACK}")
     help_ = "let other machines in; there is no password: whoever reaches the port can read, change and delete all runs"
     parser.add_argument("--allow_remote", action="store_true", help=help_)
