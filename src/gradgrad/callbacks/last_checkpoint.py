@@ -43,6 +43,21 @@ class LastCheckpoint(ModelCheckpoint):
         self._validated = self._accumulating = False
         self._begun: tuple[int, int] | None = None  # optimizer steps begun and versions of the buffers, before this batch
 
+    def state_dict(self) -> dict[str, Any]:
+        """Keep nothing: other verbs, which have no use for this callback, would be warned that it is missing.
+
+        Returns:
+            An empty dict.
+        """
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take nothing from checkpoints.
+
+        Args:
+            state_dict: of another class's callback.
+        """
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock.
 
