@@ -17,7 +17,7 @@ def test_two_processes_are_one_run(project, client, start_cli):
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(10))
     folder = project / "mlruns" / "artifacts" / "gradient_norm_regressor" / run.info.run_id / "artifacts"
     files = sorted(path.name for path in folder.rglob("*") if path.is_file() and path.parent.name != "provenance")
-    assert files == ["best.ckpt", "config.yaml", "eigenvalues.png", "last.ckpt", "shares.png", "spectrum.csv"]
+    assert files == ["best.ckpt", "config.yaml", "eigenvalues.png", "last.ckpt", "previous.ckpt", "shares.png", "spectrum.csv"]
 
 
 FAILING = """

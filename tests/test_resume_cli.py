@@ -119,7 +119,7 @@ def test_the_one_before_where_the_last_is_half_written(failed, run_cli, client, 
     step = run.data.tags["resumed.1"]
     told = f"last.ckpt cannot be read (it is no checkpoint, or half of one); previous.ckpt of {step} is taken"
     assert told in caplog.messages
-    assert (run.info.status, 10 < int(step.removeprefix("step ")) < 15) == ("FINISHED", True)
+    assert (run.info.status, int(step.removeprefix("step ")) < 15) == ("FINISHED", True)
     assert [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")] == list(range(20))
 
 
