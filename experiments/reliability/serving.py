@@ -51,7 +51,10 @@ def served(model: str) -> Iterator[str]:
         port = free.getsockname()[1]
     mlflow_ = Path(sys.executable).with_name("mlflow")
     command = [mlflow_, "models", "serve", "-m", model, "--env-manager", "local", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(mlflow_.parent), os.environ.get("PATH", "")])}  # for uvicorn
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment
+    )
     try:
         for _ in range(600):
             try:
