@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.connectors.logger_connector.result import _Metada
 from torch import Tensor
 from torchmetrics import Metric
 
+CPU = torch.device("cpu")
 META = (
     "fx",
     "name",
@@ -20,12 +21,6 @@ META = (
     "dataloader_idx",
     "metric_attribute",
 )
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_on_cpu(item) for item in value]
-    return value.detach().cpu() if isinstance(value, Tensor) else value
 
 
 def epoch_metrics(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
@@ -43,17 +38,17 @@ def epoch_metrics(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
             "meta": {name: getattr(result.meta, name) for name in META},
             "reduce": result.meta.reduce_fx.__name__,
             "sync": (result.meta.sync.should, result.meta.sync.rank_zero_only),
-            "state": {name: _on_cpu(getattr(result, name)) for name in result._defaults},
+            "state": {name: _move(getattr(result, name), CPU) for name in result._defaults},
         }
         for key, result in trainer.fit_loop.epoch_loop._results.items()
         if result.is_tensor and result.meta.on_epoch and result.meta.sync.group is None
     }
     metrics = {
-        name: {"updates": part._update_count, "state": {key: _on_cpu(getattr(part, key)) for key in part._defaults}}
+        name: {"updates": part._update_count, "state": {key: _move(getattr(part, key), CPU) for key in part._defaults}}
         for name, part in module.named_modules()
         if isinstance(part, Metric) and part._update_count
     }
-    monitored = {key: _on_cpu(value) for key, value in trainer._logger_connector._callback_metrics.items()}
+    monitored = {key: _move(value, CPU) for key, value in trainer._logger_connector._callback_metrics.items()}
     return {"sums": sums, "metrics": metrics, "monitored": monitored}
 
 
@@ -92,4 +87,4 @@ def restore_epoch_metrics(saved: dict[str, Any], trainer: Trainer, module: Light
 def _move(value: Any, device: torch.device) -> Any:
     if isinstance(value, list):
         return [_move(item, device) for item in value]
-    return value.to(device) if isinstance(value, Tensor) else value
+    return value.detach().to(device) if isinstance(value, Tensor) else value

@@ -43,11 +43,7 @@ def deliver(client: "MlflowClient", spool: Spool) -> int:
         except Exception as error:
             if not _for_good(error):
                 raise
-            if len(part) > 1:
-                for entry in part:
-                    sent += _send_one(client, spool, entry)
-                continue
-            sent += _send_one(client, spool, part[0])
+            sent += sum(_send_one(client, spool, entry) for entry in part)
             continue
         spool.drop(part)
         sent += len(part)

@@ -65,8 +65,8 @@ def unfinished_runs(experiment_name: str) -> Iterator[Unfinished | str]:
         elif alive is None and run.info.status == "RUNNING" and HOST in run.data.tags:
             where = run.data.tags[HOST]
             yield f"run {run.info.run_id} is passed over: it may live on {where}; --resume {run.info.run_id} takes it"
-        elif _checkpoints(client, run):
-            yield _described(client, run)
+        elif checkpoints := _checkpoints(client, run):
+            yield _described(client, run, checkpoints)
 
 
 def certain_run(run_id: str, experiment_name: str) -> Unfinished:
@@ -107,9 +107,10 @@ def certain_run(run_id: str, experiment_name: str) -> Unfinished:
         raise UsageError(f"--resume {run_id}: that run was deleted.\nwrite: mlflow runs restore --run-id {run_id} first")
     if run.info.status == "RUNNING" and is_alive(run.data.tags):
         raise UsageError(f"--resume {run_id}: its process lives and trains.\nwrite: --resume never, or end that process first")
-    if not _checkpoints(client, run):
+    checkpoints = _checkpoints(client, run)
+    if not checkpoints:
         raise UsageError(f"--resume {run_id}: that run has no checkpoint.\nwrite: --resume never")
-    return _described(client, run)
+    return _described(client, run, checkpoints)
 
 
 def owner(checkpoint: Path) -> str | None:
@@ -129,7 +130,7 @@ def owner(checkpoint: Path) -> str | None:
     return None
 
 
-def _described(client: "MlflowClient", run: "Run") -> Unfinished:
+def _described(client: "MlflowClient", run: "Run", checkpoints: list[Path]) -> Unfinished:
     names = [file.path for file in client.list_artifacts(run.info.run_id)]
     numbers = sorted(int(found[1]) for name in names if (found := RESUMED.fullmatch(name)))
     config: dict[str, Any] = {}
@@ -137,7 +138,7 @@ def _described(client: "MlflowClient", run: "Run") -> Unfinished:
         config = yaml.safe_load(client_text(client, run, f"resumed-{numbers[-1]}.yaml"))["config"]
     elif "config.yaml" in names:
         config = yaml.safe_load(client_text(client, run, "config.yaml"))
-    return Unfinished(run.info.run_id, run.info.status, _checkpoints(client, run), config, (numbers or [0])[-1] + 1)
+    return Unfinished(run.info.run_id, run.info.status, checkpoints, config, (numbers or [0])[-1] + 1)
 
 
 def client_text(client: "MlflowClient", run: "Run", path: str) -> str:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 from urllib.parse import urlsplit
 
 import psutil
@@ -15,23 +14,9 @@ import psutil
 from gradgrad.errors import UsageError
 from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import database_file, open_store, tracking_uri
+from gradgrad.tracking.verb import Parser
 
 LOOPBACK = "127.0.0.1"
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser without a usage dump."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise a sentence.
-
-        Args:
-            message: argparse's.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(f"{message}\nexpected: gradgrad ui [--port N] [--host NAME [--allow_remote]], N from 1 to 65535")
 
 
 def _port(text: str) -> int:
@@ -53,7 +38,8 @@ def ui(arguments: Sequence[str]) -> int:
     Raises:
         UsageError: the port is taken, the address is not this machine's, or others can reach it and nobody allowed that.
     """
-    parser = Parser("gradgrad ui", description="Open the MLflow UI on this project's runs.", allow_abbrev=False)
+    expected = "gradgrad ui [--port N] [--host NAME [--allow_remote]], N from 1 to 65535"
+    parser = Parser("gradgrad ui", expected, "Open the MLflow UI on this project's runs.")
     parser.add_argument("--port", type=_port, metavar="N", default=None, help="default: 5000, or the next free one")
     parser.add_argument("--host", metavar="NAME", default=LOOPBACK, help=f"the address to listen at; default: {LOOPBACK}")
     help_ = "let other machines in; there is no password: whoever reaches the port can read, change and delete all runs"
