@@ -55,13 +55,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         """Ask the server behind, in the way that the fault wants."""
-        proxy, body = self.server, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        proxy, body = self.server, self._body()
         time.sleep(proxy.trouble.get("delay", 0.0))
         if proxy.trouble.get("fails"):
             self.send_error(500)
             return
         with closing(http.client.HTTPConnection("127.0.0.1", proxy.mlflow.port, timeout=60)) as connection:
-            connection.request(self.command, self.path, body, dict(self.headers))
+            passed = {key: value for key, value in self.headers.items() if key.lower() != "transfer-encoding"}
+            connection.request(self.command, self.path, body, passed)
             answer = connection.getresponse()
             content = answer.read()
         self.send_response(answer.status)
@@ -69,6 +70,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = b""  # how requests sends an empty file
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
 
