@@ -15,6 +15,7 @@ VERBS = {
     "test": "evaluate on the test part",
     "predict": "predict the test part",
     "spectrum": "measure the curvature of the training loss at a checkpoint",
+    "compare": "compare groups of runs: mean, interval and paired tests over seeds",
     "sync": "send to the tracking store what runs could not send",
     "doctor": "mark runs whose process is gone, deliver what they left, check the store",
     "reproduce": "bring a run's code, environment and result back",
@@ -90,6 +91,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         from gradgrad.tracking.ui import ui
 
         return ui(arguments)
+    elif verb == "compare":
+        from gradgrad.tracking.compare import compare
+
+        return compare(arguments)
     elif verb == "sync":
         from gradgrad.tracking.sync import sync
 
