@@ -89,12 +89,19 @@ def with_includes(file: Path, above: tuple[Path, ...] = ()) -> Iterator[str]:
         raise UsageError(f"{file}: config is {included}.\nexpected: the name of a YAML file, or a list of names")
     for name in names:
         yield from with_includes(file.parent / name, (*above, file.resolve()))
-    yield _on_one_line({key: value for key, value in tree.items() if key != "config"}) if names else str(file)
+    yield on_one_line({key: value for key, value in tree.items() if key != "config"}) if names else str(file)
 
 
-def _on_one_line(tree: dict[str, Any]) -> str:
-    # YAML, not JSON, which has no word for infinity.
-    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=float("inf")).strip()
+def on_one_line(tree: Any) -> str:
+    """Write a value as it can stand on a command line.
+
+    Args:
+        tree: as YAML reads it.
+
+    Returns:
+        YAML, not JSON, which has no word for infinity.
+    """
+    return yaml.safe_dump(tree, default_flow_style=True, sort_keys=False, width=float("inf")).removesuffix("...\n").strip()
 
 
 def expand_includes(arguments: Sequence[str]) -> list[str]:
@@ -127,7 +134,7 @@ def insert_config(arguments: Sequence[str], tree: dict[str, Any]) -> list[str]:
         The longer command line.
     """
     after = 1 + max((n for n, argument in enumerate(arguments) if is_config(argument)), default=-1)
-    return [*arguments[:after], f"--config={_on_one_line(tree)}", *arguments[after:]]
+    return [*arguments[:after], f"--config={on_one_line(tree)}", *arguments[after:]]
 
 
 def split_indexed(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

@@ -16,6 +16,7 @@ VERBS = {
     "predict": "predict the test part",
     "spectrum": "measure the curvature of the training loss at a checkpoint",
     "compare": "compare groups of runs: mean, interval and paired tests over seeds",
+    "sweep": "search over keys of fit, by a sweep file: run, status, best, resume, stop",
     "sync": "send to the tracking store what runs could not send",
     "doctor": "mark runs whose process is gone, deliver what they left, check the store",
     "reproduce": "bring a run's code, environment and result back",
@@ -95,6 +96,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
         from gradgrad.tracking.compare import compare
 
         return compare(arguments)
+    elif verb == "sweep":
+        from gradgrad.sweeps.verbs import sweep
+
+        return sweep(arguments)
     elif verb == "sync":
         from gradgrad.tracking.sync import sync
 

@@ -30,7 +30,8 @@ from gradgrad.tracking.names import experiment_name, name_experiment, run_name
 from gradgrad.tracking.recorder import RunRecorder, tracked_logger
 from gradgrad.tracking.runs import ALIASES, find_run
 from gradgrad.tracking.summary import print_summary
-from gradgrad.tracking.verdict import verdict
+from gradgrad.tracking.verdict import Pruned, verdict
+from gradgrad.trial import Report
 from gradgrad.written import Written
 
 
@@ -51,6 +52,7 @@ class TrainingCLI(LightningCLI):
         Parser.written = Written.read(arguments)
         self.run_id: str | None = None
         self.alias: str | None = None
+        self.report = Report.of_environment() if verb == "fit" else None
         super().__init__(
             trainer_class=SpectrumTrainer if verb == "spectrum" else Trainer,
             save_config_callback=RunRecorder,
@@ -176,6 +178,8 @@ class TrainingCLI(LightningCLI):
             raise UsageError(alike(callbacks if isinstance(callbacks, list) else [callbacks]) or sentence) from error
         if isinstance(trainer, SpectrumTrainer):
             trainer.alias = self.alias
+        if self.report is not None:
+            trainer.callbacks.append(self.report)  # type: ignore[attr-defined]
         if self.verb == "fit":
             self.resumption.prepare(trainer, ["fit", *self.arguments])
         return trainer
@@ -196,6 +200,8 @@ class TrainingCLI(LightningCLI):
             logger.run.run_name = logger.run.run_name or self.run_name
             if subcommand == "fit":
                 self.resumption.attach(logger)
+            if self.report is not None:
+                self.report.attach(logger)
             if self.run_id:
                 logger.run.attach(self.run_id, read_checkpoint(self.config[self.verb].ckpt_path).get("global_step", 0))
         if self.verb != "fit" and not self.config[self.verb].ckpt_path:
@@ -203,6 +209,8 @@ class TrainingCLI(LightningCLI):
         try:
             with nullcontext() if logger is None else logger.hold():
                 self._run_lightning(subcommand)
+                if self.report is not None and self.report.pruned:
+                    raise Pruned
                 if subcommand == "fit" and self.config[subcommand].test_after_fit:
                     self._test()
                 record_model(self.trainer, self.model, logger, subcommand, self.config_dump)

@@ -3,7 +3,7 @@
 import traceback
 
 from gradgrad.tracking.ranks import RankFailure
-from gradgrad.tracking.verdict import Verdict, verdict
+from gradgrad.tracking.verdict import Pruned, Verdict, verdict
 
 
 def account(
@@ -27,4 +27,6 @@ def account(
     end = verdict(error)
     if error is not None and end.status == "FAILED":
         return end, {"exception": end.reason}, {f"traceback{stamp}.txt": "".join(traceback.format_exception(error))}
+    if isinstance(error, Pruned):
+        return end, {"pruned": "true"}, {}
     return end, {"signal": end.reason} if end.reason else {}, {}

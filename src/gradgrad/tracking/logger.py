@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,7 @@ class MLflowLogger(Logger):
         self.started = False  # whether any metric has been logged
         self._held = False
         self._last_step = 0
+        self.listeners: list[Callable[[Mapping[str, float], int], None]] = []  # told of metrics and their step
         self._epoch: float | None = None
         self._validation: dict[str, float] = {}
         self._best: dict[str, float] = {}
@@ -174,6 +175,8 @@ class MLflowLogger(Logger):
         self.run.reopen()  # a stage after the end, for example a test of a finished fit
         if points:
             self.run.put("metrics", points)
+        for listener in self.listeners:
+            listener(values, step)
         waited = time.monotonic() - self._flushed_at
         if self.flush_seconds == 0:
             self.flush()

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "***"
@@ -67,8 +68,14 @@ def known_secrets() -> list[str]:
     Returns:
         The values, longest first, so that one that contains another is hidden whole.
     """
-    values = {value for key, value in os.environ.items() if is_secret(key) and key not in ("PWD", "OLDPWD")}
-    for value in os.environ.values():
+    # Not items(): MLflow's threads change the environment meanwhile.
+    return _secrets_in(tuple((name, os.environ.get(name, "")) for name in list(os.environ)))
+
+
+@lru_cache(maxsize=4)  # it is asked for each value of a config
+def _secrets_in(environment: tuple[tuple[str, str], ...]) -> list[str]:
+    values = {value for key, value in environment if is_secret(key) and key not in ("PWD", "OLDPWD")}
+    for _, value in environment:
         values.update(part for info in re.findall(r"://([^\s/?#]*)@", value) for part in info.split(":")[1:])
     return sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
 

@@ -21,6 +21,10 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+class Pruned(Exception):  # noqa: N818  # no error: what was asked for
+    """A sweep has stopped the training because others do better."""
+
+
 def verdict(exception: BaseException | None) -> Verdict:
     """Judge an exception.
 
@@ -42,5 +46,7 @@ def verdict(exception: BaseException | None) -> Verdict:
         return Verdict("KILLED", 143, "SIGTERM")
     if isinstance(exception, SystemExit) and exception.code in (0, None):
         return Verdict("FINISHED", 0)
+    if isinstance(exception, Pruned):
+        return Verdict("KILLED", 0, "pruned")
     code = exception.code if isinstance(exception, SystemExit) and isinstance(exception.code, int) else 1
     return Verdict("FAILED", code, type(exception).__name__)

@@ -1,0 +1,1 @@
+"""Sweeps by config file: what to try next, where it runs, what it shows."""
