@@ -11,6 +11,7 @@ Group = tuple[str, ...]
 Values = npt.NDArray[np.float64]
 
 LEVEL = 0.95
+COUNTS = ("pairs", "wins", "losses", "ties")
 RESAMPLES = 9999  # scipy's default for the bootstrap
 CORRECTIONS = ("holm", "holm-sidak", "bonferroni", "sidak", "simes-hochberg", "hommel", "fdr_bh", "fdr_by", "none")
 # Differences that vary by less than this many units of rounding do not vary; scipy warns below 40 (10 eps, relative to a mean
@@ -152,19 +153,21 @@ def compare_groups(runs: pd.DataFrame, baselines: Mapping[Group, Group], method:
     table["best"] = table["mean"] == means.transform("max" if method.maximize else "min")
     if baselines:
         paired = [_paired(values, group, baselines.get(group), method) for group in groups]
-        table = table.join(pd.DataFrame(paired, table.index))
+        table = table.join(pd.DataFrame(paired, table.index)).astype(dict.fromkeys(COUNTS, "Int64"))
         table["p_corrected"] = corrected(table["p"], method.correction)
     return table
 
 
-def _paired(values: Mapping[Group, "pd.Series[Any]"], group: Group, baseline: Group | None, method: Method) -> dict[str, float]:
+def _paired(
+    values: Mapping[Group, "pd.Series[Any]"], group: Group, baseline: Group | None, method: Method
+) -> dict[str, float | None]:
     """Compare one group with its baseline, at the pairs that both have."""
-    none = dict.fromkeys(("difference", "difference_low", "difference_high", "wins", "losses", "ties", "p"), np.nan)
+    none = {**dict.fromkeys(("difference", "difference_low", "difference_high", "p"), np.nan), **dict.fromkeys(COUNTS)}
     if baseline is None or baseline == group:
-        return {"pairs": np.nan, **none}
+        return none
     both = pd.concat([values[group], values[baseline]], axis=1, join="inner").to_numpy(float)
     if not len(both):
-        return {"pairs": 0, **none}
+        return {**none, "pairs": 0}
     own, other = both[:, 0], both[:, 1]
     differences = own - other
     if _constant(differences, own, other):

@@ -16,26 +16,27 @@ def comparison_figure(comparison: Comparison) -> Any:
         comparison: to be shown.
 
     Returns:
-        A matplotlib figure: left the means, right, where there is a baseline, the differences from it. Small points are runs; a
+        A matplotlib figure: left the means, with runs as small points below; right the differences from the baseline, if any. A
         group without interval has a hollow point.
     """
     from matplotlib.figure import Figure  # half a second; without pyplot, so that no figure is kept alive
 
-    table, paired = comparison.table, comparison.correction is not None
+    table, paired = comparison.table, comparison.baseline is not None
     height = 1.1 + 0.3 * len(table)
     figure = Figure(figsize=(7.2 if paired else 4.8, height), dpi=200, layout="constrained")
     panels = figure.subplots(1, 2, sharey=True) if paired else [figure.subplots()]
     places = {group: place for place, group in enumerate(comparison.groups)}
-    panels[0].scatter(comparison.runs["value"], comparison.runs["group"].map(places), s=8, color=GREY, zorder=2, linewidths=0)
+    below = comparison.runs["group"].map(places) + 0.22
+    panels[0].scatter(comparison.runs["value"], below, s=9, color=GREY, zorder=2, linewidths=0)
     _intervals(panels[0], table, ("mean", "low", "high"), BLUE)
-    panels[0].set_xlabel(comparison.metric, parse_math=False)
+    panels[0].set_xlabel(f"{comparison.metric}, mean with 95 % interval", parse_math=False)
     labels = [shown(group, comparison.names) for group in places]
     panels[0].set_yticks(list(places.values()), [_cut(label) for label in labels], parse_math=False)
     panels[0].set_ylim(len(table) - 0.5, -0.5)
     if paired:
         panels[1].axvline(0, color="black", linewidth=0.8, zorder=1)
         _intervals(panels[1], table, ("difference", "difference_low", "difference_high"), VERMILION)
-        panels[1].set_xlabel("paired difference from the baseline")
+        panels[1].set_xlabel(_cut(f"difference from {comparison.baseline}", 45), parse_math=False)
     for axes in panels:
         axes.grid(axis="x", color="0.9", linewidth=0.6)
         axes.set_axisbelow(True)

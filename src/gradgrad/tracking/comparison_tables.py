@@ -37,7 +37,8 @@ class Comparison(NamedTuple):
         keys: of the same, as on the command line.
         table: of :func:`gradgrad.tracking.comparison.compare_groups`.
         runs: one row per run that counts, with ``group, pair, value``.
-        correction: name of the correction of p; None where there is no baseline.
+        baseline: what the others are compared with; None where nothing is.
+        correction: name of the correction of p.
         caption: sentences on what the numbers are.
         notes: sentences on what was left out, and on what to doubt.
     """
@@ -47,7 +48,8 @@ class Comparison(NamedTuple):
     keys: Sequence[str]
     table: pd.DataFrame
     runs: pd.DataFrame
-    correction: str | None
+    baseline: str | None
+    correction: str
     caption: Sequence[str]
     notes: Sequence[str]
 
@@ -82,7 +84,7 @@ def head(comparison: Comparison) -> list[str]:
         Those of the groups' values first.
     """
     columns = [*comparison.names, "n", "mean", "standard error", "95 % interval"]
-    if comparison.correction is None:
+    if comparison.baseline is None:
         return columns
     adjusted = [] if comparison.correction == "none" else [f"p ({comparison.correction})"]
     return [*columns, "difference", "95 % interval", "wins/losses/ties", "p", *adjusted]
@@ -102,8 +104,8 @@ def body(comparison: Comparison) -> list[list[str]]:
     for row in comparison.table.to_dict("records"):
         values = [" ".join(value.split()) for value in row["group"]]
         cells = [*values, str(row["n"]), number(row["mean"]), number(row["error"]), _interval(number, row["low"], row["high"])]
-        if comparison.correction is not None:
-            score = NOTHING if math.isnan(row["wins"]) else f"{row['wins']:.0f}/{row['losses']:.0f}/{row['ties']:.0f}"
+        if comparison.baseline is not None:
+            score = NOTHING if pd.isna(row["wins"]) else f"{row['wins']}/{row['losses']}/{row['ties']}"
             interval = _interval(number, row["difference_low"], row["difference_high"])
             cells += [number(row["difference"]), interval, score, _p(row["p"])]
             cells += [] if comparison.correction == "none" else [_p(row["p_corrected"])]
@@ -166,9 +168,10 @@ def latex(comparison: Comparison) -> str:
         comparison: to be shown.
 
     Returns:
-        A ``table`` for a document with ``\usepackage{booktabs}``, the best mean in bold; notes are comments above it.
+        A ``table`` for a document with ``\usepackage{booktabs}``, the best mean in bold, the notes in its caption.
     """
     first, rows = len(comparison.names), [[_escaped_latex(cell) for cell in cells] for cells in body(comparison)]
+    rows = [[*cells[:first], *(re.sub(r"-(?=\d)", "$-$", cell) for cell in cells[first:])] for cells in rows]
     for cells, best in zip(rows, comparison.table["best"], strict=True):
         cells[first + 1] = f"\\textbf{{{cells[first + 1]}}}" if best else cells[first + 1]
     titles = [_escaped_latex(title) for title in head(comparison)]
@@ -176,7 +179,7 @@ def latex(comparison: Comparison) -> str:
         r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"  \centering",
-        f"  \\caption{{{_escaped_latex(' '.join([*comparison.caption, *_as_sentences(comparison.notes)]))}}}",
+        f"  \\caption{{{_escaped_latex(' '.join([*comparison.caption, *(f'Note: {note}.' for note in comparison.notes)]))}}}",
         f"  \\begin{{tabular}}{{{'l' * first}{'r' * (len(titles) - first)}}}",
         r"    \toprule",
         f"    {' & '.join(titles)} \\\\",
@@ -195,10 +198,6 @@ def _escaped_markdown(text: str) -> str:
 
 def _escaped_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _as_sentences(notes: Sequence[str]) -> list[str]:
-    return [f"{note[0].upper()}{note[1:]}." for note in notes]
 
 
 def csv(comparison: Comparison) -> str:

@@ -1,7 +1,7 @@
 """Put a comparison together: which runs make which groups, what is compared with what, and what is to be said of it."""
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -9,13 +9,14 @@ from gradgrad.errors import UsageError, some
 from gradgrad.tracking.baseline import find_baselines, shown
 from gradgrad.tracking.comparability import doubts, finite, left_in, newest, unstated
 from gradgrad.tracking.compared_runs import SWEEP_KEYS, Selected, facts_of, settings_of
-from gradgrad.tracking.comparison import RESAMPLES, Group, Method, compare_groups
+from gradgrad.tracking.comparison import LEVEL, RESAMPLES, Method, compare_groups
 from gradgrad.tracking.comparison_tables import Comparison
 from gradgrad.tracking.direction import direction_of
 from gradgrad.tracking.run_keys import differing, find, labels, resolve, short
 from gradgrad.tracking.secrets import redact
 
 SEEDS = ("seed_everything", "seed")  # the parameter, and the tag of a sweep's trials
+OWN = "its own baseline"  # where several groups have the values that were named
 ABSENT = "absent"  # what a group shows of a setting that its runs do not have
 
 
@@ -51,6 +52,8 @@ def compare_runs(selected: Selected, options: Namespace) -> Comparison:
     direction = options.direction or direction_of(options.metric) or "minimize"
     method = Method(options.interval, options.test, options.correction, direction == "maximize")
     table = compare_groups(runs, baselines, method)
+    several = len(set(baselines.values())) > 1
+    baseline = OWN if several else shown(next(iter(baselines.values())), names) if baselines else None
     params = settings_of([run for run in selected.runs if run.info.run_id in runs.index], tags=False)
     notes += [*infinite, *double, *doubts(runs, baselines, names, pairs), *unstated(runs, params, [*keys, *pairing])]
     notes += [*_untested(table, names, method), *_of_metric(options, selected)]
@@ -60,8 +63,9 @@ def compare_runs(selected: Selected, options: Namespace) -> Comparison:
         keys=[short(key) for key in keys],
         table=table,
         runs=runs,
-        correction=options.correction if baselines else None,
-        caption=_caption(selected, options.metric, method, pairs, table, baselines, names),
+        baseline=baseline,
+        correction=options.correction,
+        caption=_caption(selected.name, options.metric, method, pairs, table, baseline),
         notes=notes,
     )
 
@@ -70,7 +74,7 @@ def _by(selected: Selected, settings: pd.DataFrame, keys: Sequence[str] | None) 
     if keys:
         return resolve("--by", keys, settings)
     if "point" not in settings or selected.parent is None:
-        known = differing(settings)
+        known = [key for key in differing(settings) if key not in SEEDS]
         raise UsageError("--by is missing.\nexpected: --by KEY ..." + (f"; these differ: {some(known)}" if known else ""))
     space = [key.strip() for key in selected.parent.data.tags.get(SWEEP_KEYS, "").split(",")]
     found = list(dict.fromkeys(name for key in space if key for name in find(key, settings)))
@@ -119,31 +123,21 @@ def _of_metric(options: Namespace, selected: Selected) -> Iterator[str]:
         yield f"{metric} is the last value of each run; {best} is that of its best checkpoint"
 
 
-def _caption(
-    selected: Selected,
-    metric: str,
-    method: Method,
-    pairs: str,
-    table: pd.DataFrame,
-    baselines: Mapping[Group, Group],
-    names: Sequence[str],
-) -> list[str]:
+def _caption(name: str, metric: str, method: Method, pairs: str, table: pd.DataFrame, baseline: str | None) -> list[str]:
     better, best = ("higher", "highest") if method.maximize else ("lower", "lowest")
     interval = "Student t" if method.interval == "t" else f"bootstrap, BCa, {RESAMPLES:,} resamples"
-    several = len(set(baselines.values())) > 1
     sentences = [
-        f"{metric} of {selected.name}; {better} is better.",
-        f"Bold: the {best} mean{' of those that share a baseline' if several else ''}.",
-        f"Mean, standard error and 95 % interval ({interval}) over {pairs}.",
+        f"{metric} of {name}; {better} is better.",
+        f"Bold: the {best} mean{' of those that share a baseline' if baseline == OWN else ''}.",
+        f"Mean and standard error over {pairs}; intervals: {100 * LEVEL:.0f} %, {interval}.",
     ]
-    if not baselines:
+    if baseline is None:
         return sentences
-    baseline = "the baseline that shares the other values" if several else shown(next(iter(baselines.values())), names)
     test = "paired t-test" if method.test == "t" else "Wilcoxon signed-rank test"
     count = int(table["p"].notna().sum())
-    adjusted = "not corrected" if method.correction == "none" else f"corrected for {count} comparisons ({method.correction})"
+    adjusted = f"corrected for {count} comparison{'s' * (count != 1)} ({method.correction})"
     return [
         *sentences,
-        f"Differences: group minus {baseline}, paired by {pairs}, with 95 % interval ({interval}).",
-        f"p: {test}, two-sided, {adjusted}.",
+        f"Differences: group minus {baseline}, paired by {pairs}.",
+        f"p: {test}, two-sided, {'not corrected' if method.correction == 'none' else adjusted}.",
     ]
