@@ -97,3 +97,14 @@ def test_infinite_values_are_no_result():
     add(study, {WEIGHT: 1.0, LR: 0.01}, finished(math.inf))
     add(study, {WEIGHT: 2.0, LR: 0.01}, finished(3.0))
     assert [point.number for point in ranked(study, points_of(study))] == [1]
+
+
+def test_a_point_that_was_tried_again():
+    study = empty_study(seeds=[0])
+    add(study, {WEIGHT: 1.0, LR: 0.01}, state="FAIL", reason="out of memory")
+    add(study, {WEIGHT: 2.0, LR: 0.01}, state="FAIL", reason="out of memory")
+    add(study, {WEIGHT: 1.0, LR: 0.01}, finished(3.0), retry_of=0)
+    known = {}
+    for _ in range(2):
+        assert [point.status for point in points_of(study, known)] == ["retried", "failed", "finished"]
+    assert points_of(study, known)[2] is known[2], "what has ended is not read again"

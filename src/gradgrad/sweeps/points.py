@@ -21,7 +21,8 @@ class Point(NamedTuple):
 
     Attributes:
         number: Optuna's number of the trial.
-        status: ``finished``, ``failed``, ``pruned``, ``running``, ``waiting``, or ``duplicate`` of an earlier point.
+        status: ``finished``, ``failed``, ``pruned``, ``running``, ``waiting``,
+            ``duplicate`` of an earlier point, or ``retried`` by a later one.
         settings: by dotted key, redacted.
         runs: by seed, in the order of the sweep; ``skipped`` are seeds of an ended point that never ran.
         mean: over the seeds that have finished; NaN if none has.
@@ -42,21 +43,26 @@ class Point(NamedTuple):
     duplicate_of: int | None
 
 
-def points_of(study: "Study", trials: "Sequence[FrozenTrial] | None" = None) -> list[Point]:
+def points_of(study: "Study", known: dict[int, Point] | None = None) -> list[Point]:
     """Read the points of a study.
 
     Args:
         study: with the attributes that a sweep writes.
-        trials: its trials, where they are at hand.
+        known: points that were read before, by number; what has ended is not read again, and added.
 
     Returns:
         In the order of their numbers.
     """
     seeds = [int(seed) for seed in study.user_attrs.get("seeds", [])]
-    points: dict[int, Point] = {}
-    for trial in sorted(study.get_trials(deepcopy=False) if trials is None else trials, key=lambda trial: trial.number):
-        points[trial.number] = _point(trial, seeds, points)
-    return list(points.values())
+    ended: dict[int, Point] = {} if known is None else known
+    points, retried = [], set()
+    for trial in study.get_trials(deepcopy=False):
+        point = ended.get(trial.number) or _point(trial, seeds, ended)
+        if trial.state.is_finished():
+            ended[trial.number] = point
+        points.append(point)
+        retried.add(trial.user_attrs.get("retry_of"))
+    return [point._replace(status="retried") if point.number in retried else point for point in points]
 
 
 def _point(trial: "FrozenTrial", seeds: list[int], earlier: dict[int, Point]) -> Point:

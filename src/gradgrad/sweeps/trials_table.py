@@ -25,7 +25,7 @@ def trials_table(study: "Study") -> "DataFrame":
 
     points = points_of(study)
     names = key_names(study, points)
-    per_point = max((len(point.runs) for point in points), default=1)
+    per_point = max([len(point.runs) for point in points], default=1)
     rows = [
         {
             "point": point.number,

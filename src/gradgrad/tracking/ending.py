@@ -8,12 +8,13 @@ from gradgrad.tracking.description import describe
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+NOTE, ROLE = "mlflow.note.content", "sweep.role"
 VERBS = ("fit", "validate", "test", "predict", "spectrum")
 RESULT = re.compile(r"best/|test/|spectrum(_[^/]*)?/lambda_")  # what the description names
 
 
 def end_run(client: "MlflowClient", run_id: str, status: str | None, end_time: int | None) -> None:
-    """Write a run's description and say how it ended.
+    """Write a run's description, unless it is a sweep's and has one, and say how it ended.
 
     Args:
         client: of the store.
@@ -21,7 +22,9 @@ def end_run(client: "MlflowClient", run_id: str, status: str | None, end_time: i
         status: MLflow's; None leaves it as it is.
         end_time: milliseconds since 1970; None is now.
     """
-    client.set_tag(run_id, "mlflow.note.content", description(client, run_id))
+    tags = client.get_run(run_id).data.tags
+    if not (tags.get(ROLE) == "parent" and NOTE in tags):
+        client.set_tag(run_id, NOTE, description(client, run_id))
     if status is not None:
         client.set_terminated(run_id, status, end_time)
 
