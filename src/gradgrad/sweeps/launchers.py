@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import Protocol
 
 import psutil
@@ -64,8 +67,9 @@ class TrialProcess:
     """
 
     def __init__(self, order: Order) -> None:
-        self.process = fork_server().Process(target=run_trial, args=(order,))
-        self.process.start()
+        self.process = fork_server().Process(target=run_trial, args=(order, [*sys.path]))
+        with _nothing_to_run_again():
+            self.process.start()
 
     def done(self) -> bool:
         """Tell whether it has ended; if so, nothing of it is left.
@@ -90,6 +94,18 @@ class TrialProcess:
         while self.process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.2)
         self.process.kill()
+
+
+@contextmanager
+def _nothing_to_run_again() -> Iterator[None]:
+    """Keep multiprocessing from importing this process's main module, a script of Ray's or of the user's, in each trial."""
+    main = sys.modules["__main__"]
+    spec = main.__spec__
+    main.__spec__ = find_spec("gradgrad.__main__")
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
 
 
 class LocalLauncher(Launcher):

@@ -15,10 +15,11 @@ import yaml
 from gradgrad.sweeps.driver import Driver
 from gradgrad.sweeps.folder import SweepFolder, generations
 from gradgrad.sweeps.launchers import Launcher
-from gradgrad.sweeps.live import Live, Running, print_best
+from gradgrad.sweeps.live import Live, Running
 from gradgrad.sweeps.proof import Command
 from gradgrad.sweeps.report import publish
 from gradgrad.sweeps.spec import Flags, Sweep, fingerprint, instance
+from gradgrad.sweeps.standing import best_line, standing
 from gradgrad.sweeps.study import Points, open_storage
 from gradgrad.tracking.run import TrackedRun
 from gradgrad.tracking.secrets import redact, redact_arguments
@@ -104,7 +105,9 @@ def _conclude(folder: SweepFolder, points: Points, command: Command, run: Tracke
     publish(run, points.study, text)
     run.close(error, 0)
     if best is not None:
-        print_best(points.study, folder.path / "best.yaml")
+        print(
+            redact(f"{best_line(standing(points.study))}\ntrain it: gradgrad fit -c {os.path.relpath(folder.path / 'best.yaml')}")
+        )  # noqa: T201
 
 
 def _parent(sweep: Sweep, name: str, arguments: Sequence[str]) -> TrackedRun:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,11 +24,12 @@ from gradgrad.written_whole import write_whole
 PATIENCE = 60.0  # seconds that a process may take to end in good order; a guess at a slow checkpoint
 
 
-def run_trial(order: Order) -> None:
+def run_trial(order: Order, path: Sequence[str] = ()) -> None:
     """Be the process of a trial, from its first moment to its last.
 
     Args:
         order: what to do.
+        path: where the sweep looks for modules.
     """
     os.setsid()  # a group of its own: Ctrl-C in the terminal is the sweep's affair
     folder = Path(order.folder)
@@ -37,6 +39,7 @@ def run_trial(order: Order) -> None:
     os.chdir(order.cwd)
     os.environ.update({**order.environment, VARIABLE: order.folder})
     _end_with_the_sweep()
+    sys.path += [place for place in path if place not in sys.path]
     random.seed()  # a fork has its parent's
     _take_the_place_of(["fit", *order.arguments])
     if order.threads:

@@ -1,0 +1,179 @@
+"""Kill -9 what runs a sweep, at random, and count its points afterwards: `python experiments/reliability/sweep_kills.py`."""
+
+import argparse
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import yaml
+from mlflow import MlflowClient
+
+HERE = Path(__file__).parent
+BASE = HERE.parents[1] / "configs" / "gradient_norm_regressor.yaml"
+COLUMNS = ["killed", "launcher", "kills", "trials", "finished", "lost", "doubled", "same value", "resumed", "commands", "seconds"]
+WEIGHT = "model.penalties.0.init_args.weight"
+
+
+def sweep_file(folder: Path, points: int, epochs: int, launcher: str) -> Path:
+    """Write a grid whose trainings save often."""
+    callbacks = yaml.safe_load(BASE.read_text())  # its callbacks would only take time
+    del callbacks["trainer"]["callbacks+"]
+    base = folder / "base.yaml"
+    base.write_text(yaml.safe_dump({**callbacks, "config": str(BASE.with_name("base.yaml"))}))
+    sweep = {
+        "base": "base.yaml",
+        "overrides": {"trainer.max_epochs": epochs, "trainer.callbacks.1.init_args.every_seconds": 0.5},
+        "space": {WEIGHT: [round(0.1 * number, 3) for number in range(points)]},
+        "seeds": [0, 1],
+        "objective": {"metric": "val/rmse"},
+        "sampler": "grid",
+        "parallel": 2,
+        "launcher": launcher,
+    }
+    file = folder / "kills.yaml"
+    file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return file
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the sweep, or go on with it: the command is the same."""
+    command = [sys.executable, "-m", "gradgrad", "sweep", "run", "-c", "kills.yaml"]
+    log = (folder / "driver.log").open("ab")
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+
+def trials(folder: Path) -> dict[str, psutil.Process]:
+    """Find the living trials by the process that each has written down."""
+    found = {}
+    for file in (folder / "mlruns" / "sweeps" / "kills" / "trials").glob("*/process.json"):
+        with suppress(ValueError, psutil.Error, OSError):
+            written = json.loads(file.read_text())
+            process = psutil.Process(int(written["process.pid"]))
+            if abs(process.create_time() - float(written["process.started"])) < 1 and not (file.parent / "result.json").exists():
+                found[file.parent.name] = process
+    return found
+
+
+def kill_driver(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Of the sweep."""
+    process.send_signal(signal.SIGKILL)
+
+
+def kill_trial(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """One of those that run, with all that it has started."""
+    victim = random.choice(list(trials(folder).values()))
+    os.killpg(victim.pid, signal.SIGKILL)
+
+
+def kill_node(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Of Ray: its raylet, by which its workers, their trials and whoever is connected go too."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        if "raylet" in child.name():
+            child.kill()
+
+
+KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node}
+
+
+def suffer(folder: Path, what: str, kills: int, seed: int) -> int:
+    """Run the sweep to its end in spite of the kills; give the number of commands that it took."""
+    random.seed(seed)
+    process, commands, left, killed = start(folder), 1, kills, Counter[str]()
+    while True:
+        deadline = time.monotonic() + 600
+        wanted = random.uniform(0.0, 4.0) if left else 0.0
+        while process.poll() is None and not (left and trials(folder)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if process.poll() is None and left:
+            time.sleep(wanted)
+            there = trials(folder)
+            if there and process.poll() is None and max((killed[name] for name in there), default=0) < 2:
+                KILLS[what](process, folder)
+                killed.update(there if what == "trial" else ())
+                left -= 1
+                if what == "trial":
+                    time.sleep(2.0)
+                    continue
+                process.wait()
+        elif process.poll() is None:
+            process.wait(timeout=600)
+        if process.poll() == 0:
+            return commands
+        if process.poll() is not None:
+            process = start(folder)
+            commands += 1
+
+
+def count(folder: Path, reference: dict[int, float] | None) -> tuple[dict[str, Any], dict[int, float]]:
+    """Compare what is there with what should be."""
+    client = MlflowClient(f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("kills")
+    runs = client.search_runs([experiment.experiment_id], "tags.trial != ''", max_results=1000)
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / "mlruns" / "sweeps" / "kills" / "journal.log"))
+    )
+    study = optuna.load_study(study_name="kills", storage=storage)
+    points = Counter(point.user_attrs["settings"][WEIGHT] for point in study.trials)
+    expected = yaml.safe_load((folder / "kills.yaml").read_text())
+    numbers = Counter(int(run.data.tags["trial"]) for run in runs)
+    wanted = range(len(expected["space"][WEIGHT]) * len(expected["seeds"]))
+    twice = sum(
+        len(history) - len({metric.step for metric in history})
+        for run in runs
+        for history in [client.get_metric_history(run.info.run_id, "train/loss")]
+    )
+    values = {int(run.data.tags["trial"]): run.data.metrics["test/rmse"] for run in runs if "test/rmse" in run.data.metrics}
+    complete = [point for point in study.trials if point.state == optuna.trial.TrialState.COMPLETE]
+    return {
+        "trials": len(wanted),
+        "finished": sum(run.info.status == "FINISHED" for run in runs),
+        "lost": sum(number not in numbers for number in wanted) + len(expected["space"][WEIGHT]) - len(complete),
+        "doubled": sum(number - 1 for number in (*points.values(), *numbers.values())) + twice,
+        "same value": "-" if reference is None else sum(values.get(number) == reference[number] for number in wanted),
+        "resumed": sum("resumed" in run.data.tags for run in runs),
+    }, values
+
+
+def main() -> None:
+    """Kill, count, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    rows, reference = [], None
+    for what, launcher in [("nothing", "local"), ("sweep", "local"), ("trial", "local"), ("trial", "ray"), ("Ray node", "ray")]:
+        if options.only and what != "nothing" and options.only not in f"{what}, {launcher}":
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, began = Path(temporary), time.monotonic()
+            sweep_file(folder, options.points, options.epochs, launcher)
+            kills = 0 if what == "nothing" else options.kills
+            commands = suffer(folder, what, kills, 0)
+            found, values = count(folder, reference)
+            reference = reference or values
+        row = {"killed": what, "launcher": launcher, "kills": kills, **found}
+        rows.append({**row, "commands": commands, "seconds": round(time.monotonic() - began)})
+        print(rows[-1], flush=True)
+    with (HERE / "sweep_kills.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
