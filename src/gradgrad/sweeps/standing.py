@@ -10,6 +10,7 @@ from gradgrad.sweeps.short_names import short_settings
 
 if TYPE_CHECKING:
     from optuna.study import Study
+    from rich.console import Console
 
 ASIDE = ("duplicate", "retried")  # not among the points that a sweep is to try
 
@@ -160,3 +161,16 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def writable(text: str, console: "Console") -> str:
+    """Leave out what an output cannot write, so that a sign does not end a sweep.
+
+    Args:
+        text: to be printed.
+        console: that prints it.
+
+    Returns:
+        The text, with question marks where the encoding has no sign.
+    """
+    return text.encode(console.encoding, "replace").decode(console.encoding, "replace")
