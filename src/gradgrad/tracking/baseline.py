@@ -16,9 +16,9 @@ def shown(group: Group, names: Sequence[str]) -> str:
         names: what they are values of.
 
     Returns:
-        For example ``weight=0.3, lr=0.01``.
+        For example ``weight=0.3 lr=0.01``, on one line.
     """
-    return ", ".join(f"{name}={value}" for name, value in zip(names, group, strict=True))
+    return " ".join(f"{name}={' '.join(value.split())}" for name, value in zip(names, group, strict=True))
 
 
 def find_baselines(
@@ -43,7 +43,8 @@ def find_baselines(
     for position, text in enumerate(wanted):
         place, value = _place(text, position if len(wanted) == len(keys) else None, keys, names, groups)
         places[place] = value
-    fitting = [group for group in groups if all(_same(group[place], value) for place, value in places.items())]
+    fitting = [group for group in groups if all(group[place] == value for place, value in places.items())]
+    fitting = fitting or [group for group in groups if all(_same(group[place], value) for place, value in places.items())]
     if not fitting:
         _refuse(wanted, names, groups)
     if len(fitting) == 1:
