@@ -93,7 +93,17 @@ def test_a_range_stays_logarithmic_and_a_key_may_be_absent():
         ([({WEIGHT: 1.0}, 1.0), ({WEIGHT: 2.0}, 2.0)], ALL[:4]),
         ([({WEIGHT: 1.0}, 1.0), ({WEIGHT: 2.0}, 2.0), ({WEIGHT: 2.0}, float("inf"))], ALL[:4]),
         ([({LR: "a"}, 1.0), ({LR: "b"}, 2.0)], ALL[:4]),
-        ([({LR: True}, 1.0), ({LR: 1}, 2.0), ({LR: None}, 3.0), ({LR: float("nan")}, 4.0)], ALL[:4]),
+        (
+            [
+                ({LR: True}, 1.0),
+                ({LR: 1}, 2.0),
+                ({LR: None}, 3.0),
+                ({LR: float("nan")}, 4.0),
+                ({LR: "$x^{$"}, 5.0),
+                ({LR: 10**400}, 6.0),
+            ],
+            ALL[:4],
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_left_out(points, left):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 FEW = 8  # values of a list that can stand beside an axis
+LARGEST = 1e300  # beyond it matplotlib's axes overflow
 WIDE = 10.0  # a list of numbers whose largest is so many times its smallest is spread evenly by its logarithm
 
 
@@ -103,7 +104,7 @@ def _axis(values: dict[int, Any], log: bool | None, whole: bool) -> tuple[Axis, 
         return Axis(wide if log is None else log, {float(number): short_value(number) for number in few}, whole), placed
     known = {json.dumps(value, default=str): value for value in values.values()}  # equal ones once, 1 and true are two
     choices = sorted(known, key=lambda text: known[text] if _is_number(known[text]) else math.inf)
-    labels = [short_value(known[text], 14) for text in choices]
+    labels = [short_value(known[text], 14).replace("$", r"\$") for text in choices]  # else it is mathematics
     ticks = {float(i): f"{label} ({i})" if labels.count(label) > 1 else label for i, label in enumerate(labels)}
     return Axis(False, ticks, whole), {
         point: float(choices.index(json.dumps(value, default=str))) for point, value in values.items()
@@ -111,4 +112,4 @@ def _axis(values: dict[int, Any], log: bool | None, whole: bool) -> tuple[Axis, 
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST

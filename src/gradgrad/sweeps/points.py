@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gradgrad.sweeps.short_names import short_names
@@ -71,7 +71,7 @@ def _point(trial: "FrozenTrial", seeds: list[int], earlier: dict[int, Point]) ->
     known = {int(seed): run for seed, run in trial.user_attrs.get("runs", {}).items()}
     absent = {"status": "waiting" if status in OPEN else "skipped"}
     order = [] if copied is not None else dict.fromkeys([*seeds, *known])
-    runs = {seed: {**known.get(seed, absent), "reason": redact(str(known.get(seed, {}).get("reason") or ""))} for seed in order}
+    runs = {seed: {**known.get(seed, absent), "reason": _said(known.get(seed, {}))} for seed in order}
     values = [run["value"] for run in runs.values() if run["status"] == "finished" and _finite(run.get("value"))]
     mean = statistics.fmean(values) if values else math.nan
     error, n = (statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan), len(values)
@@ -80,7 +80,12 @@ def _point(trial: "FrozenTrial", seeds: list[int], earlier: dict[int, Point]) ->
     if status in ("finished", "duplicate") and trial.value is not None:
         mean = trial.value
     settings = redact_tree(trial.user_attrs.get("settings") or trial.params)
-    return Point(trial.number, status, settings, runs, mean, error, n, redact(str(trial.user_attrs.get("reason") or "")), copied)
+    return Point(trial.number, status, settings, runs, mean, error, n, _said(trial.user_attrs), copied)
+
+
+def _said(attributes: Mapping[str, Any]) -> str:
+    reason = attributes.get("reason")
+    return redact(str(reason)) if reason else ""
 
 
 def _finite(value: Any) -> bool:

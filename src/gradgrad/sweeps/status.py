@@ -59,7 +59,7 @@ def print_best(study: "Study", config: Path | None = None, *, console: Console |
     _say(console, *(f"  {key:{width}}  {short_value(value, 400)}" for key, value in best.settings.items()))
     for seed, run in best.runs.items():
         if run["status"] == "finished":
-            _say(console, f"  seed {seed}: {run['value']:.6g}, run {run['run_id']}")
+            _say(console, f"  seed {seed}: {run['value']:.6g}, run {run.get('run_id')}")
     if config is not None and config.exists():
         _say(console, f"train it: gradgrad fit -c {shlex.quote(os.path.relpath(config))}")
 
