@@ -33,14 +33,14 @@ def test_a_misspelt_verb(run_cli):
         2,
         "",
         "gradgrad fot: unknown verb\n"
-        "expected: one of fit, validate, test, predict, spectrum, sync, doctor, reproduce, ui\n"
+        "expected: one of fit, validate, test, predict, spectrum, compare, sweep, sync, doctor, reproduce, ui\n"
         "write:    gradgrad fit",
     )
 
 
 def test_options_before_the_verb(run_cli):
     code, _, said = run_cli("-c", "a.yaml", "fit")
-    verbs = "fit | validate | test | predict | spectrum | sync | doctor | reproduce | ui"
+    verbs = "fit | validate | test | predict | spectrum | compare | sweep | sync | doctor | reproduce | ui"
     assert said == f"gradgrad -c: the verb comes first\nexpected: gradgrad <{verbs}> -c ..."
     assert code == 2
 
