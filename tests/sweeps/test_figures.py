@@ -5,10 +5,10 @@ import optuna
 import pytest
 from matplotlib import pyplot
 from optuna.distributions import FloatDistribution
-from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 from gradgrad.sweeps import figures as drawing
 from gradgrad.sweeps.figures import figures
+from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 ALL = ["history.png", "slice.png", "parallel_coordinates.png", "importance.png", "contour.png"]
 
@@ -60,11 +60,11 @@ def test_history_stands_at_the_numbers_of_the_points(drawn):
 
 def test_contours_share_their_colours():
     study = empty_study(keys=[WEIGHT, LR, "model.width"], seeds=[0])
-    for place in range(9):
-        add(study, {WEIGHT: 10.0**-place, LR: 0.1 * place, "model.width": place**2}, finished(float(place % 4)), space={})
+    for place in range(9):  # of equal weights and rates the last one counts, so that their panel has levels of its own
+        add(study, {WEIGHT: 1.0 + place % 3, LR: 2.0 + place % 3, "model.width": place**2}, finished(float(place)), space={})
     panels = [part for axes in figures(study)["contour.png"].axes for part in axes.collections if getattr(part, "filled", False)]
     assert len(panels) == 3
-    assert {(part.norm.vmin, part.norm.vmax) for part in panels} == {(0.0, 3.0)}
+    assert {(part.norm.vmin, part.norm.vmax) for part in panels} == {(0.0, 8.0)}
 
 
 def test_a_range_stays_logarithmic_and_a_key_may_be_absent():

@@ -4,9 +4,9 @@ from contextlib import suppress
 
 import pytest
 from rich.console import Console
-from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 from gradgrad.sweeps.live import Live, Running
+from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 
 class Terminal(io.StringIO):
@@ -100,8 +100,8 @@ def test_markup_and_secrets_in_settings():
     assert written(console) == "point 0 seed 0 (name=[bold]x[/bold] api_key=***): val/rmse 1 (2 s; 1 of 3 runs)\n"
     console = on_terminal()
     with Live(study, 3, console) as live:
-        live.update([Running(1, 0, {"model.name": "[bold]x[/bold]", "data.api_key": "verysecret"}, None, 0.0)])
-    assert "name=[bold]x[/bold] api_key=***" in console.file.getvalue()
+        live.update([Running(1, 0, {"model.name": "[red]y[/red]", "data.api_key": "verysecret"}, None, 0.0)])
+    assert "name=[red]y[/red] api_key=***" in console.file.getvalue()
     assert "verysecret" not in console.file.getvalue()
 
 

@@ -2,12 +2,12 @@ import re
 
 import pandas
 import pytest
-from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 from gradgrad.sweeps import report
 from gradgrad.sweeps.report import LONGEST, describe_sweep, publish
 from gradgrad.sweeps.standing import duration, standing, with_error
 from gradgrad.tracking.run import TrackedRun
+from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 BEST = "# gradgrad fit -c mlruns/sweeps/weights/best.yaml\n# Point 1.\nmodel: {}\n"
 

@@ -2,9 +2,9 @@ import io
 
 import pytest
 from rich.console import Console
-from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 from gradgrad.sweeps.status import print_best, print_status
+from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import math
 
 import pandas
 import pytest
-from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 from gradgrad.sweeps.points import points_of, ranked
 from gradgrad.sweeps.trials_table import points_table, trials_table
+from studies import LR, WEIGHT, add, empty_study, finished, one_of_each
 
 
 def test_one_row_per_run():
