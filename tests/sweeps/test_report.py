@@ -77,7 +77,7 @@ def test_the_description():
             f"- `{WEIGHT}`: `1`",
             f"- `{LR}`: `0.003`",
             "",
-            "2 finished, 1 failed, 1 pruned, 1 running, 1 waiting, 1 duplicate (points).",
+            "points: 2 finished, 1 failed, 1 pruned, 1 running, 1 waiting, 1 duplicate.",
             "Point 2 failed: seed 0: the loss is NaN at step 3",
             "",
             "```",
@@ -98,7 +98,7 @@ def test_the_description_without_a_result():
     text = describe_sweep(standing(study), None)
     assert text.splitlines()[0] == "**No point has finished.**"
     assert text.splitlines()[-1] == r"Point 0 failed: \<b>out of memory\</b> \| 80 GB"
-    assert describe_sweep(standing(empty_study()), None).endswith("nothing begun.")
+    assert describe_sweep(standing(empty_study()), None).endswith("points: nothing begun.")
 
 
 def test_a_description_that_mlflow_takes():

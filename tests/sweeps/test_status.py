@@ -55,7 +55,7 @@ def test_the_last_failures_only(console):
         add(study, {WEIGHT: 1.0, LR: 0.01}, state="FAIL", reason=f"reason {place}")
     print_status(study, console=console)
     assert [line[-8:] for line in lines(console)[-3:]] == ["reason 4", "reason 3", "reason 2"]
-    assert "of" not in lines(console)[1]
+    assert lines(console)[1] == "points: 5 failed"
 
 
 def test_best(console, tmp_path, monkeypatch):
@@ -78,4 +78,4 @@ def test_best(console, tmp_path, monkeypatch):
 def test_no_best(console):
     study = empty_study()
     print_best(study, console=console)
-    assert lines(console) == [f"sweep {study.study_name}: no point has finished; nothing begun"]
+    assert lines(console) == [f"sweep {study.study_name}: no point has finished; points: nothing begun"]

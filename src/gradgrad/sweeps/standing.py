@@ -129,7 +129,7 @@ def counts_line(now: Standing, total: int | None) -> str:
         ``12 finished, 1 failed of 20 points``.
     """
     said = ", ".join(f"{count} {status}" for status, count in now.counts.items()) or "nothing begun"
-    return f"{said} of {total} points" if total else f"{said}" + (" (points)" if now.counts else "")
+    return f"{said} of {total} points" if total else f"points: {said}"
 
 
 def failures(now: Standing, most: int = 3) -> Sequence[Point]:
