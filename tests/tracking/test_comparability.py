@@ -123,6 +123,9 @@ def test_what_a_group_hides():
     harmless = {"trainer.logger.init_args.run_name": "x", "trainer.callbacks.0.init_args.dirpath": "y"}
     assert compared(runs(**harmless)).notes == ["runs of one group differ in data.split: put that into --by, or into --pair"]
     assert compared(runs(), pair=["seed_everything", "data.split"]).notes == []
+    lost, why = compared([*runs(), *runs(**{"model.init_args.lr": 1})]).notes[:2]
+    assert lost.startswith("2 runs are left out: a newer one has the same values and the same seed_everything (")
+    assert why == "runs of one group differ in data.split, model.lr: put that into --by, or into --pair"
     assert compared(runs()[:1] + runs(**harmless)[1:]).notes[0].startswith("runs of one group differ in data.split:")
 
 

@@ -157,3 +157,15 @@ def test_the_figure_shows_means_intervals_runs_and_differences(comparison):
     assert sum(len(line) == 2 for line in lines) == 2
     assert right.get_xlabel() == "difference from\nweight=0.0"
     assert len(comparison_figure(hostile()).axes) == 1
+
+
+def test_several_baselines_are_said():
+    runs = [
+        run({WEIGHT: weight, "data.name": name, "seed_everything": seed}, {"test/rmse": seed * 1.1 + float(weight) * seed**2})
+        for weight in ("0", "1")
+        for name in ("a", "b")
+        for seed in range(3)
+    ]
+    caption = compared(runs, by=["data.name", WEIGHT], against=["weight=0"]).caption
+    assert caption[1] == "Bold: the lowest mean of those that share a baseline."
+    assert caption[3] == "Differences: group minus weight=0 with the same other values, paired by seed_everything."

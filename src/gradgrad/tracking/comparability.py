@@ -43,7 +43,7 @@ def left_in(facts: pd.DataFrame, metric: str, unfinished: bool) -> tuple[pd.Data
         left = left[logged]
     if left.empty:
         raise UsageError(f"no run is left to compare\ngot:      {_runs(len(facts), '')}\n" + "\n".join(notes))
-    return left, notes
+    return left.copy(), notes
 
 
 def _state(status: str, pruned: bool) -> str:

@@ -8,13 +8,13 @@ import pandas as pd
 from gradgrad.errors import UsageError, nearest, some
 from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.store import database_file, open_store, tracking_uri
+from gradgrad.tracking.trial_runs import ROLE, SUPERSEDED, SWEEP
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 PAGE = 1000  # runs per request; servers take up to 50,000, but each run brings some hundred parameters
-SWEEP, ROLE, SWEEP_KEYS = "sweep", "sweep.role", "sweep.keys"  # tags of a sweep's runs; the last two of its parent alone
 COMPARISON = "comparison"  # tag of a run that holds nothing but a comparison
 LARGEST = 1.79e308  # what MLflow's SQL store writes for infinity
 
@@ -201,8 +201,8 @@ def _facts(run: "Run", metric: str) -> dict[str, Any]:
     return {
         "value": value if finite or value is None else float("inf"),
         "status": run.info.status,
-        "pruned": bool(tags.get("pruned")),
-        "superseded": bool(tags.get("superseded")),
+        "pruned": "pruned" in tags,
+        "superseded": SUPERSEDED in tags,
         "data": redact(", ".join(sorted({f"{part.name} {part.digest}" for part in parts}))),
         "commit": tags.get("git.commit", "")[:12],
         "dirty": tags.get("git.dirty") == "true",

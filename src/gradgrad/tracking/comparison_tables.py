@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def number_format(table: pd.DataFrame) -> Callable[[float], str]:
-    """Choose how many digits to show: two of a typical standard error.
+    """Choose how many digits to show: two of a standard error that is small among them.
 
     Args:
         table: of the comparison.
@@ -69,7 +69,7 @@ def number_format(table: pd.DataFrame) -> Callable[[float], str]:
         A function that writes a number, or a dash where there is none.
     """
     errors = table["error"][table["error"] > 0]
-    places = 1 - math.floor(math.log10(errors.median())) if len(errors) else None
+    places = 1 - math.floor(math.log10(errors.quantile(0.25))) if len(errors) else None
     form = ".4g" if places is None or not -4 <= places <= 6 else f".{max(places, 0)}f"
     return lambda value: NOTHING if math.isnan(value) else re.sub(r"^-(0\.?0*)$", r"\1", f"{value:{form}}")
 
