@@ -12,8 +12,9 @@ from gradgrad.sweeps.folder import SweepFolder
 from gradgrad.sweeps.launchers import Launcher, Running
 from gradgrad.sweeps.live import Running as Shown
 from gradgrad.sweeps.proof import Command
+from gradgrad.sweeps.quiet import quiet
 from gradgrad.sweeps.spec import Sweep
-from gradgrad.sweeps.study import Points, quiet
+from gradgrad.sweeps.study import Points
 from gradgrad.sweeps.trial_folder import TrialFolder
 from gradgrad.tracking.trial_runs import PARENT, POINT, SEED, SWEEP, TRIAL
 from gradgrad.trial import Order

@@ -28,6 +28,7 @@ class Command:
     def __init__(self, sweep: Sweep, experiment_name: str) -> None:
         self.sweep, self.experiment_name = sweep, experiment_name
         self.logger = "trainer.logger"
+        self._parsed: _Parsed | None = None
 
     def arguments(self, settings: Mapping[str, Any], seed: int | None) -> list[str]:
         """Write it.
@@ -46,12 +47,12 @@ class Command:
         words = {**self.sweep.overrides, **settings, **own, **quiet, **logger}
         return [*files, *(f"--{key}={_word(value)}" for key, value in words.items())]
 
-    def shown(self, settings: Mapping[str, Any], seed: int) -> list[str]:
+    def shown(self, settings: Mapping[str, Any], seed: int | None) -> list[str]:
         """Write what a person would type for the same training.
 
         Args:
             settings: value by key.
-            seed: of the trial.
+            seed: of the trial; None leaves the base's.
 
         Returns:
             The command line, without what only serves the sweep.
@@ -70,11 +71,13 @@ class Command:
             UsageError: what cannot be parsed, and where it was written.
         """
         sweep, file = self.sweep, self.sweep.file
-        bare = Command(sweep._replace(overrides={}), self.experiment_name)
-        cli = _Parsed([word for word in bare.arguments({}, None) if not word.startswith("--")])
+        cli = self._parsed = _Parsed([word for base in sweep.base for word in ("-c", base)])
         self.logger = _our_logger(cli.tree)
-        with _written_in(f"{file}, overrides"):
-            base = cli.parse(self.arguments({}, None))
+        base = cli.tree
+        if sweep.overrides:
+            with _written_in(f"{file}, overrides"):
+                cli.parse(self.shown({}, None)[2:])
+            base = cli.tree
         for settings in sweep.space.to_be_proved():
             with _written_in(f"{file}, space"):
                 cli.parse(self.arguments(settings, sweep.seeds[0]))
@@ -90,7 +93,9 @@ class Command:
         Returns:
             The whole config of ``gradgrad fit``, without secrets and without what only serves the sweep.
         """
-        tree = _Parsed(self.shown(settings, seed)[2:]).tree
+        assert self._parsed is not None, "it was proved before"
+        self._parsed.parse(self.shown(settings, seed)[2:])
+        tree = self._parsed.tree
         kept = {key: value for key, value in tree.items() if key != "config"}
         redacted: dict[str, Any] = redact_tree(kept)
         return redacted
@@ -108,10 +113,9 @@ class _Parsed(TrainingCLI):
         tree: dict[str, Any] = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))["fit"]
         return tree
 
-    def parse(self, arguments: Sequence[str]) -> dict[str, Any]:
+    def parse(self, arguments: Sequence[str]) -> None:
         """Parse another command line; making the parser again would take most of the time."""
         self.config = self._parse(self.parser, expand_includes(arguments))
-        return self.tree
 
     @override
     def _set_seed(self) -> None: ...

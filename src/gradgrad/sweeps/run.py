@@ -105,9 +105,8 @@ def _conclude(folder: SweepFolder, points: Points, command: Command, run: Tracke
     publish(run, points.study, text)
     run.close(error, 0)
     if best is not None:
-        print(
-            redact(f"{best_line(standing(points.study))}\ntrain it: gradgrad fit -c {os.path.relpath(folder.path / 'best.yaml')}")
-        )  # noqa: T201
+        found = os.path.relpath(folder.path / "best.yaml")
+        print(redact(f"{best_line(standing(points.study))}\ntrain it: gradgrad fit -c {found}"))  # noqa: T201
 
 
 def _parent(sweep: Sweep, name: str, arguments: Sequence[str]) -> TrackedRun:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, Path_fr, PositiveFloat, PositiveInt
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -15,6 +16,7 @@ from gradgrad.arguments import config_files, join_values
 from gradgrad.errors import UsageError, nearest
 from gradgrad.parser import Parser
 from gradgrad.sweeps.launchers import Launcher
+from gradgrad.sweeps.quiet import quiet
 from gradgrad.sweeps.space import Space, parse_space
 from gradgrad.written import Written
 
@@ -179,14 +181,14 @@ def read_sweep(arguments: Sequence[str]) -> tuple[Sweep, Flags]:
 
 def _sweep(file: Path, config: Any) -> Sweep:
     bases = config.base if isinstance(config.base, list) else [config.base]
-    overrides = dict(config.overrides)
+    overrides: dict[str, Any] = _plain(config.overrides)
     seeds = [int(seed) for seed in config.seeds]  # jsonargparse's own kind of int is none for YAML
     if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds is {seeds}.\nexpected: at least one, none twice\nwrite:    seeds: [0, 1, 2]")
     if "seed_everything" in overrides:
         raise UsageError("overrides.seed_everything: each trial has a seed of its own.\nwrite:    seeds: [0, 1, 2]")
     sampler = _class(config.sampler, "sampler", SAMPLERS, BaseSampler)
-    trials, space = config.trials and int(config.trials), parse_space(config.space or {}, list(overrides))
+    trials, space = config.trials and int(config.trials), parse_space(_plain(config.space) or {}, list(overrides))
     if sampler["class_path"] == "grid":
         space_size = sum(1 for _ in space.grid())
         trials = min(trials or space_size, space_size)
@@ -213,8 +215,18 @@ def _sweep(file: Path, config: Any) -> Sweep:
     )
 
 
+def _plain(value: Any) -> Any:
+    """Take back what jsonargparse makes of mappings that look like a class."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
 def _class(given: Class, key: str, names: dict[str, str], base: type) -> dict[str, Any]:
     """Spell a name out and let jsonargparse check it."""
+    given = _plain(given)
     if isinstance(given, str) and "." not in given:
         if given not in names:
             near = nearest(given, names)
@@ -247,14 +259,16 @@ def instance(tree: dict[str, Any], key: str, base: type, **defaults: Any) -> Any
     """
     parser = Parser(allow_abbrev=False)
     parser.add_subclass_arguments(base, key, required=True)
-    config = parser.parse_object({key: tree})
+    with quiet():  # it is made once to see whether it can be
+        config = parser.parse_object({key: tree})
     home, _, name = config[key].class_path.rpartition(".")
     cls = getattr(__import__(home, fromlist=[name]), name)
     taken = inspect.signature(cls.__init__).parameters
     for argument, value in defaults.items():
         if argument in taken and argument not in tree.get("init_args", {}):
             config[key].init_args[argument] = value
-    return parser.instantiate_classes(config)[key]
+    with quiet():
+        return parser.instantiate_classes(config)[key]
 
 
 def fingerprint(sweep: Sweep, base: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """What a sweep tries next, and what it has learnt: an Optuna study that survives the process."""
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from gradgrad.errors import UsageError
 from gradgrad.sweeps.folder import SweepFolder
+from gradgrad.sweeps.quiet import quiet
 from gradgrad.sweeps.space import encoded, identity
 from gradgrad.sweeps.spec import Sweep, instance
 from gradgrad.tracking.drift import changes
@@ -128,6 +127,7 @@ class Points:
         Raises:
             UsageError: it is about something else, or its trials are elsewhere.
         """
+        self.study.set_user_attr("trials", self.sweep.trials)
         known = self.study.user_attrs.get("fingerprint")
         if known is None:
             sweep = self.sweep
@@ -273,16 +273,3 @@ def kept_study(folder: SweepFolder) -> optuna.Study:
     address = json.loads((folder.path / "sweep.json").read_text())["storage"]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.load_study(study_name=folder.name, storage=open_storage(address, folder.path, mend=False))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep to oneself what Optuna says of its experimental parts.
-
-    Yields:
-        Nothing.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        warnings.filterwarnings("ignore", message=".*reported value is ignored.*")
-        yield

@@ -58,7 +58,7 @@ def sweep(arguments: Sequence[str]) -> int:
         return _run([*kept, *(["--retry_failed"] if options.retry_failed else [])], folder)
     if verb == "stop":
         return _stop(folder, now=options.now)
-    from gradgrad.sweeps.live import print_best, print_status
+    from gradgrad.sweeps.status import print_best, print_status
     from gradgrad.sweeps.study import kept_study
 
     study = kept_study(folder)
