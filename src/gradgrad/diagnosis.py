@@ -54,7 +54,7 @@ def diagnose(error: BaseException, written: Written) -> str:
     for level in reversed(range(len(chain))):
         right: Sequence[str] = next((e.known for e in reversed(chain[: level + 1]) if hasattr(e, "known")), [])
         mistake = Mistake(chain[level], str(chain[level - 1]) if level else "", keys, right, written)
-        for rule in (_missing_file, _broken_yaml, _no_config, _unknown_key, _unknown_class, _missing_key, _wrong_value):
+        for rule in RULES:
             if sentence := rule(mistake):
                 return sentence
     return "\n".join(str(error).splitlines()[:5])
@@ -191,6 +191,17 @@ def _wrong_value(mistake: Mistake) -> str:
     return _sentence(place.where, f"wrong value for {'.'.join(mistake.keys)}", got, expected, nearest(got, choices))
 
 
+def _out_of_bounds(mistake: Mistake) -> str:
+    found = re.search(
+        r"Not of type \w+: (?:does not conform to restriction v?(\S+)|invalid literal|could not)", str(mistake.cause)
+    )
+    if not found or not mistake.keys:
+        return ""
+    place = mistake.written.find(mistake.keys)
+    expected = f"a number {found[1] or ''}".strip()
+    return _sentence(place.where, f"wrong value for {'.'.join(mistake.keys)}", place.value, expected)
+
+
 def _modules(package: str) -> list[str]:
     try:
         paths = importlib.import_module(package).__path__ if package else None
@@ -210,3 +221,6 @@ def _known_classes() -> list[str]:
         yield from (name for child in children for name in below(child))
 
     return [name for base in (Callback, LightningDataModule, LightningModule, Optimizer, LRScheduler) for name in below(base)]
+
+
+RULES = (*(_missing_file, _broken_yaml, _no_config, _unknown_key, _unknown_class, _missing_key, _wrong_value, _out_of_bounds),)

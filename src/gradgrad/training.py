@@ -194,6 +194,7 @@ class TrainingCLI(LightningCLI):
         Raises:
             SystemExit: with 130 or 143 after a signal.
             RuntimeError: a mistake that showed only in mid-training.
+            Pruned: the sweep has stopped this training.
         """
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:

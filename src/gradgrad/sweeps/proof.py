@@ -135,7 +135,8 @@ def _written_in(place: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise UsageError(str(error).replace("command line", place, 1)) from error.__cause__
+        _, _, sentence = str(error).partition(": ")  # it begins with the file or command line that the parser was given
+        raise UsageError(f"{place}: {sentence}") from error.__cause__
 
 
 def _word(value: Any) -> str:

@@ -20,7 +20,8 @@ from gradgrad.sweeps.proof import Command
 from gradgrad.sweeps.report import publish
 from gradgrad.sweeps.spec import Flags, Sweep, fingerprint, instance
 from gradgrad.sweeps.standing import best_line, standing
-from gradgrad.sweeps.study import Points, open_storage
+from gradgrad.sweeps.storage import open_storage
+from gradgrad.sweeps.study import Points
 from gradgrad.tracking.run import TrackedRun
 from gradgrad.tracking.secrets import redact, redact_arguments
 from gradgrad.tracking.trial_runs import KEYS, ROLE, SWEEP, parent_run

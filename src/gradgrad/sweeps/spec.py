@@ -104,6 +104,24 @@ class Sweep(NamedTuple):
         return bool(self.pruner["class_path"] != PRUNERS["none"])
 
 
+def mapping(written: Any) -> dict[str, Any]:
+    """Take a mapping as it is: jsonargparse's ``Any`` would complete what looks like a class, which is another config's affair.
+
+    Args:
+        written: a mapping, or its text.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        UsageError: it is none.
+    """
+    tree = yaml.safe_load(written) if isinstance(written, str) else written
+    if not isinstance(tree, dict):
+        raise UsageError(f"got {written!r}; expected a mapping of keys to values\nwrite:    {{<key>: <value>}}")
+    return {str(key): value for key, value in tree.items()}
+
+
 def sweep_parser() -> Parser:
     """Make the parser of ``gradgrad sweep run``.
 
@@ -115,8 +133,8 @@ def sweep_parser() -> Parser:
     add = parser.add_argument
     add("-c", "--config", action="config", help="the sweep file")
     add("--base", type=Path_fr | list[Path_fr], help="config file of `gradgrad fit`, or several; relative to the sweep file")
-    add("--overrides", type=dict[str, Any], default={}, help="value by key, for every trial")
-    add("--space", type=dict[str, Any], help="what is varied: by key a list, {uniform: [low, high]}, {log_uniform: ...}, ...")
+    add("--overrides", type=mapping, default={}, help="value by key, for every trial")
+    add("--space", type=mapping, help="what is varied: by key a list, {uniform: [low, high]}, {log_uniform: ...}, ...")
     add("--objective.metric", type=str, required=True, help="as it is logged, for example val/rmse")
     add("--objective.direction", type=Literal["minimize", "maximize"], default="minimize")
     add("--objective.at", type=Literal["best", "last"], default="best", help="which of a training's values")
@@ -168,7 +186,7 @@ def read_sweep(arguments: Sequence[str]) -> tuple[Sweep, Flags]:
     files = config_files(arguments)
     if len(files) != 1:
         example = "gradgrad sweep run -c configs/sweeps/penalty_weight.yaml"
-        raise UsageError(f"gradgrad sweep run got {len(files)} sweep files; expected one.\nwrite:    {example}")
+        raise UsageError(f"got {len(files)} sweep files; expected one.\nwrite:    {example}")
     Parser.written = Written.read(arguments)
     config = sweep_parser().parse_args(arguments)
     if not config.base:
@@ -176,7 +194,13 @@ def read_sweep(arguments: Sequence[str]) -> tuple[Sweep, Flags]:
     try:
         return _sweep(files[0], config), Flags(config.dry_run, config.new, config.retry_failed)
     except UsageError as error:
-        raise UsageError(f"{files[0]}: {error}") from error.__cause__
+        raise UsageError(_in(files[0], str(error))) from error.__cause__
+
+
+def _in(file: Path, sentence: str) -> str:
+    """Say which file; a sentence of the parser's begins with a place already."""
+    sentence = sentence.removeprefix("command line: ")
+    return sentence if sentence.startswith(str(file)) else f"{file}: {sentence}"
 
 
 def _sweep(file: Path, config: Any) -> Sweep:

@@ -59,7 +59,7 @@ def sweep(arguments: Sequence[str]) -> int:
     if verb == "stop":
         return _stop(folder, now=options.now)
     from gradgrad.sweeps.status import print_best, print_status
-    from gradgrad.sweeps.study import kept_study
+    from gradgrad.sweeps.storage import kept_study
 
     study = kept_study(folder)
     if verb == "status":

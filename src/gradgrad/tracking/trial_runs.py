@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from gradgrad.errors import UsageError
-from gradgrad.tracking.resume import certain_run
 from gradgrad.tracking.store import open_store, tracking_uri
-from gradgrad.tracking.sync import deliver_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,6 +36,9 @@ def run_to_go_on_with(tags: Mapping[str, str]) -> EarlierRun | None:
     Returns:
         The run; None where there is none, or none that can be resumed: such a one is marked, and deleted if it holds nothing.
     """
+    from gradgrad.tracking.resume import certain_run  # with Lightning, which only trials need
+    from gradgrad.tracking.sync import deliver_run
+
     client = open_store(tracking_uri())
     found = search(client, tags[SWEEP], f"tags.`{PARENT}` = '{tags[PARENT]}' and tags.{TRIAL} = '{tags[TRIAL]}'")
     going_on: EarlierRun | None = None
