@@ -181,3 +181,21 @@ def test_secrets_stay_hidden(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hunter2hunter2")
     runs = [run({"a": json.dumps({"url": "hunter2hunter2"}), "seed_everything": "0"}, {"m": 1.0})]
     assert compared(runs, metric="m", by=["a"]).groups == [('{"url": "***"}',)]
+
+
+def test_outputs_that_cannot_be_kept(project, client, run_cli, monkeypatch):
+    (project / "file").touch()
+    store_runs(client, new_experiment(client, project), grid({"0.0": {0: 1.0, 1: 2.0}}))
+    code, out, err = run_cli("compare", *BY, "--output", "file/below")
+    assert (code, err) == (2, "gradgrad compare: --output file/below cannot be written: Not a directory\nwrite: another folder")
+    assert "1.50" in out  # the table is there all the same
+
+    def refuse(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("mlflow.MlflowClient.log_artifact", refuse)
+    code, out, err = run_cli("compare", *BY, "--log")
+    sentence = "--log: the store does not take the comparison: no space left\nwrite: --output <a folder> instead"
+    assert (code, err) == (2, f"gradgrad compare: {sentence}")
+    statuses = [one.info.status for one in client.search_runs(["1"], "tags.comparison != ''")]
+    assert statuses == ["FAILED"]

@@ -4,6 +4,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gradgrad.errors import UsageError
@@ -45,16 +46,16 @@ def compare(arguments: Sequence[str]) -> int:
     else:
         print(FORMATS[options.format](comparison), end="")  # noqa: T201
     sys.stdout.flush()
-    said = [f"note: {note}" for note in comparison.notes]
+    for note in comparison.notes:
+        print(f"note: {note}", file=sys.stderr)  # noqa: T201
     if output is not None:
         try:
             write(comparison, output)
         except OSError as error:
             raise UsageError(f"--output {output} cannot be written: {error.strerror}\nwrite: another folder") from error
-        said.append(f"written to {output}: {', '.join(FILES)}")
+        print(f"written to {output}: {', '.join(FILES)}", file=sys.stderr)  # noqa: T201
     if options.log:
-        said.append(log(comparison, selected))
-    print("\n".join(said), file=sys.stderr, end="\n" if said else "")  # noqa: T201
+        print(log(comparison, selected), file=sys.stderr)  # noqa: T201
     return 0
 
 
@@ -118,9 +119,9 @@ def log(comparison: Comparison, selected: Selected) -> str:
 
     title = f"{comparison.metric} by {', '.join(comparison.names)}"
     place = f"comparison/{re.sub(r'[^A-Za-z0-9.]+', '_', title)[:100]}"
-    client = selected.client
+    client, run = selected.client, selected.parent
     try:
-        run = selected.parent or client.create_run(selected.experiment_id, tags={COMPARISON: title[:500]}, run_name=title[:200])
+        run = run or client.create_run(selected.experiment_id, tags={COMPARISON: title[:500]}, run_name=title[:200])
         with tempfile.TemporaryDirectory() as folder:
             write(comparison, Path(folder))
             for name in FILES:
@@ -130,6 +131,9 @@ def log(comparison: Comparison, selected: Selected) -> str:
                 client.set_tag(run.info.run_id, "mlflow.note.content", text)
             client.set_terminated(run.info.run_id)
     except (MlflowException, OSError) as error:
+        if run is not None and run is not selected.parent:
+            with suppress(MlflowException):
+                client.set_terminated(run.info.run_id, "FAILED")
         reason = redact(str(error).splitlines()[0])
         raise UsageError(
             f"--log: the store does not take the comparison: {reason}\nwrite: --output <a folder> instead"
