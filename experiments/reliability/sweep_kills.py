@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,24 @@ def sweep_file(folder: Path, points: int, epochs: int, launcher: str) -> Path:
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start the sweep, or go on with it: the command is the same."""
     command = [sys.executable, "-m", "gradgrad", "sweep", "run", "-c", "kills.yaml"]
-    log = (folder / "driver.log").open("ab")
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    with (folder / "driver.log").open("ab") as log:
+        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
-def trials(folder: Path) -> dict[str, psutil.Process]:
-    """Find the living trials by the process that each has written down."""
+def trials(folder: Path, training: bool = False) -> dict[str, psutil.Process]:
+    """Find the living trials by the process that each has written down; if asked for, only those that have reported a value."""
     found = {}
     for file in (folder / "mlruns" / "sweeps" / "kills" / "trials").glob("*/process.json"):
         with suppress(ValueError, psutil.Error, OSError):
             written = json.loads(file.read_text())
             process = psutil.Process(int(written["process.pid"]))
-            if abs(process.create_time() - float(written["process.started"])) < 1 and not (file.parent / "result.json").exists():
+            begun = not training or (file.parent / "values.jsonl").exists()
+            if (
+                begun
+                and abs(process.create_time() - float(written["process.started"])) < 1
+                and not (file.parent / "result.json").exists()
+            ):
                 found[file.parent.name] = process
     return found
 
@@ -73,8 +79,8 @@ def kill_driver(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def kill_trial(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """One of those that run, with all that it has started."""
-    victim = random.choice(list(trials(folder).values()))
+    """One of those that run, with all that it has started; if one trains already, that one."""
+    victim = random.choice(list((trials(folder, training=True) or trials(folder)).values()))
     os.killpg(victim.pid, signal.SIGKILL)
 
 
@@ -88,30 +94,28 @@ def kill_node(process: subprocess.Popen[bytes], folder: Path) -> None:
 KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node}
 
 
-def suffer(folder: Path, what: str, kills: int, seed: int) -> int:
-    """Run the sweep to its end in spite of the kills; give the number of commands that it took."""
+def suffer(folder: Path, victims: Sequence[str], seed: int, longest: float = 4.0) -> tuple[int, int]:
+    """Run the sweep to its end in spite of one kill after another; give the commands that it took, and the kills.
+
+    They come up to ``longest`` seconds after a trial has begun; with 0, as soon as it has reported a value.
+    """
     random.seed(seed)
-    process, commands, left, killed = start(folder), 1, kills, Counter[str]()
+    process, commands, waiting, killed = start(folder), 1, list(victims), Counter[str]()
     while True:
-        deadline = time.monotonic() + 600
-        wanted = random.uniform(0.0, 4.0) if left else 0.0
-        while process.poll() is None and not (left and trials(folder)) and time.monotonic() < deadline:
+        while process.poll() is None and not (waiting and trials(folder, not longest)):
             time.sleep(0.05)
-        if process.poll() is None and left:
-            time.sleep(wanted)
-            there = trials(folder)
-            if there and process.poll() is None and max((killed[name] for name in there), default=0) < 2:
-                KILLS[what](process, folder)
-                killed.update(there if what == "trial" else ())
-                left -= 1
-                if what == "trial":
-                    time.sleep(2.0)
-                    continue
+        time.sleep(random.uniform(0.0, longest) if waiting and process.poll() is None else 0.0)
+        there = trials(folder, not longest) if waiting else {}
+        if process.poll() is None and there and max(killed[name] for name in there) < 2:  # the third time it counts as failed
+            what = waiting.pop(0)
+            KILLS[what](process, folder)
+            if what == "trial":
+                killed.update(there)
+                time.sleep(2.0)
+            else:
                 process.wait()
-        elif process.poll() is None:
-            process.wait(timeout=600)
         if process.poll() == 0:
-            return commands
+            return commands, len(victims) - len(waiting)
         if process.poll() is not None:
             process = start(folder)
             commands += 1
@@ -162,8 +166,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder, began = Path(temporary), time.monotonic()
             sweep_file(folder, options.points, options.epochs, launcher)
-            kills = 0 if what == "nothing" else options.kills
-            commands = suffer(folder, what, kills, 0)
+            victims = [] if what == "nothing" else [what] * options.kills
+            commands, kills = suffer(folder, victims, seed=0)
             found, values = count(folder, reference)
             reference = reference or values
         row = {"killed": what, "launcher": launcher, "kills": kills, **found}
