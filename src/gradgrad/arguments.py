@@ -179,7 +179,7 @@ def set_item(tree: Any, name: str, value: Any) -> None:
             at[int(last)] = value
         else:
             at[last] = value
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         size = f" (the list has {len(at)} items)" if isinstance(at, list) else ""
         raise UsageError(f"command line: there is no {name}{size}.\nwrite: a key that --print_config shows") from error
 
