@@ -17,7 +17,7 @@ LR = "model.optimizer.init_args.lr"
 
 def test_ray_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UsageError, match="^launcher ray: Ray is not installed.\nexpected: .*\nwrite:    pip install 'gradgrad"):
+    with pytest.raises(UsageError, match=r"^launcher ray: Ray is not installed.\nexpected: .*\nwrite:    pip install 'gradgrad"):
         RayLauncher().open(2)
 
 
@@ -36,7 +36,7 @@ def test_a_sweep_on_ray(project, run_cli, client):
         "objective": {"metric": "val/rmse"}, "sampler": "grid", "parallel": 2, "launcher": "ray",
     }  # fmt: skip
     Path("s.yaml").write_text(yaml.safe_dump(tree))
-    code, out, said = run_cli("sweep", "run", "-c", "s.yaml")
+    code, _, said = run_cli("sweep", "run", "-c", "s.yaml")
     assert code == 0, said
     runs = [run for run in runs_of(client, "s") if "trial" in run.data.tags]
     assert sorted((run.data.tags["trial"], run.info.status) for run in runs) == [("0", "FINISHED"), ("1", "FINISHED")]
