@@ -1,5 +1,6 @@
 """A launcher whose trials end at once: what the driver makes of them needs no training."""
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -37,6 +38,8 @@ class Instant(Launcher):
         unlogged: whether the metric is logged at all.
         steps: values that a trial reports, one per look, the objective coming nearer.
         interrupt: number of launches after which the driver is interrupted.
+        hang: whether trials go on until they are stopped.
+        full: number of launches after which the disk is full.
     """
 
     launched: ClassVar = []
@@ -49,9 +52,11 @@ class Instant(Launcher):
         unlogged: bool = False,
         steps: int = 1,
         interrupt: int = 0,
+        hang: bool = False,
+        full: int = 0,
     ):
         self.fail, self.nan, self.die, self.unlogged = fail or [], nan or [], die, unlogged
-        self.steps, self.interrupt = steps, interrupt
+        self.steps, self.interrupt, self.hang, self.full = steps, interrupt, hang, full
 
     def open(self, parallel):
         Instant.launched.clear()
@@ -59,6 +64,8 @@ class Instant(Launcher):
     def launch(self, order, slot):
         if self.interrupt and len(Instant.launched) == self.interrupt:
             raise KeyboardInterrupt
+        if self.full and len(Instant.launched) == self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         Instant.launched.append(order)
         folder = Path(order.folder)
         found = re.search(rf"--{re.escape(WEIGHT)}=(\S+)", " ".join(order.arguments))
@@ -83,4 +90,4 @@ class Instant(Launcher):
 
         for step in range(1, self.steps + 1):
             report.hear({"val/rmse": value + self.steps - step}, step)
-        return Ended(3, end)
+        return Ended(10**9 if self.hang else 3, (lambda: None) if self.hang else end)

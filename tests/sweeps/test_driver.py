@@ -1,6 +1,7 @@
 """What a sweep does with its trials: the loop, with trials that end at once."""
 
 import json
+import re
 from pathlib import Path
 
 import optuna
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from conftest import runs_of
+from gradgrad.sweeps.folder import SweepFolder
 from sweeps.instant import WEIGHT, Instant
 
 LR = "model.optimizer.init_args.lr"
@@ -122,9 +124,7 @@ def test_a_dead_process_is_tried_again_but_not_for_ever(sweep):
     assert states() == ["COMPLETE"] * 3
     code, out, _ = sweep("--new", launcher={"die": 3}, max_failures=1)
     assert code == 1
-    assert (
-        "1 point in a row failed, the last one: 3 times interrupted: its process was killed, as it is when memory runs out" in out
-    )
+    assert "1 point in a row failed, the last one: 3 times interrupted: its process ended without a word" in out
 
 
 def test_failures_have_reasons_and_are_no_values(sweep):
@@ -259,3 +259,69 @@ def test_a_dry_run_starts_nothing(sweep):
     code, out, _ = sweep("--dry-run", space={WEIGHT: {"uniform": [0, 1]}}, sampler="tpe", trials=30)
     assert "and 20 more points, which depend on the results of these" in out
     assert len(out.splitlines()) == 12
+
+
+def test_a_trial_that_hangs_and_a_sweep_that_takes_too_long(sweep):
+    code, _, _ = sweep(launcher={"hang": True}, trial_timeout=0.2, max_failures=5)
+    assert code == 1
+    assert [point.user_attrs["reason"] for point in points()] == ["seed 0: took more than 0.2 s"] * 3
+    code, out, _ = sweep("--new", timeout=1e-6)
+    assert code == 1
+    assert "gradgrad sweep: timeout of 1e-06 s: no more trials are started\ngradgrad sweep resume s~2 goes on with it" in out
+    assert Instant.launched == []
+
+
+def test_a_full_disk(sweep, client):
+    code, _, said = sweep(launcher={"full": 1})
+    assert code == 2
+    assert said == (
+        "gradgrad sweep: the disk is full: No space left on device. "
+        "What was finished is kept, what ran was stopped after a checkpoint.\n"
+        "write:    gradgrad sweep resume s, once there is space"
+    )
+    assert runs_of(client, "s")[0].info.status == "FAILED"
+    assert sweep()[0] == 0
+    assert states() == ["COMPLETE"] * 3
+
+
+def test_a_second_driver_is_refused(sweep):
+    assert sweep()[0] == 0
+    with SweepFolder("s").held():
+        code, _, said = sweep()
+    assert code == 2
+    assert re.fullmatch(
+        r"gradgrad sweep: sweep s is being run by process \d+ on .+\.\n"
+        r"write:    gradgrad sweep status s, gradgrad sweep stop s, or --new for another study",
+        said,
+    )
+
+
+def test_the_other_verbs(sweep, run_cli):
+    assert sweep(launcher={"interrupt": 1})[0] == 130
+    code, out, _ = run_cli("sweep", "status", "s.yaml")
+    assert code == 0
+    assert out.startswith(
+        "sweep s does not run; gradgrad sweep resume s goes on with it\n1 finished, 1 running of 3 points, 1 of 3 runs\n"
+    )
+    code, out, _ = run_cli("sweep", "stop", "s")
+    assert (code, out) == (0, "sweep s does not run\n")
+    assert run_cli("sweep", "resume", "s")[0] == 130  # as it was last run, and after one more launch it is interrupted again
+    assert run_cli("sweep", "resume", "s")[0] == 0
+    code, out, _ = run_cli("sweep", "best", "s")
+    assert code == 0
+    assert f"{WEIGHT}" in out
+    code, _, said = run_cli("sweep", "status", "t")
+    assert (code, said) == (2, "gradgrad sweep: there is no sweep 't' here.\nexpected: one of s")
+    code, _, said = run_cli("sweep", "stauts", "s")
+    assert (code, said.splitlines()[-1]) == (2, "write:    gradgrad sweep status")
+
+
+def test_stop_asks_a_sweep_that_runs(sweep, run_cli):
+    assert sweep(trials=1)[0] == 0
+    folder = SweepFolder("s")
+    with folder.held():
+        code, out, _ = run_cli("sweep", "stop", "s", "--now")
+        assert (code, folder.stop_asked) == (0, "now")
+    assert out == "sweep s stops its trials and ends; gradgrad sweep resume s goes on with it\n"
+    assert sweep()[0] == 0  # it was meant for that one, not for the next
+    assert states() == ["COMPLETE"] * 3

@@ -73,6 +73,7 @@ class Driver:
         launcher: open already.
         parent: id of the run that stands for the sweep.
         show: called with what is running, several times a second.
+        say: called with a line for the user.
     """
 
     def __init__(
@@ -84,9 +85,10 @@ class Driver:
         launcher: Launcher,
         parent: str,
         show: Callable[[list[Shown]], None],
+        say: Callable[[str], None],
     ) -> None:
         self.sweep, self.folder, self.points, self.command = sweep, folder, points, command
-        self.launcher, self.parent, self.show = launcher, parent, show
+        self.launcher, self.parent, self.show, self.say = launcher, parent, show, say
         self.waiting: deque[Job] = deque()
         self.flights: list[Flight] = []
         self.attempts: dict[int, int] = {}
@@ -139,8 +141,10 @@ class Driver:
             yield
         except KeyboardInterrupt:
             if self.stopping:
+                self.say("stopping what runs: each trial saves a checkpoint first")
                 self.stop("now")
             else:
+                self.say("finishing what runs; Ctrl-C once more stops it")
                 self.interrupted = True
                 self.stop("finish", "interrupted")
 
@@ -240,7 +244,7 @@ class Driver:
     def _again(self, job: Job) -> None:
         """A process is gone without a word: its training goes on from its last checkpoint, but not for ever."""
         self.attempts[job.number] = self.attempts.get(job.number, 0) + 1
-        reason = job.folder.interruption or "its process was killed, as it is when memory runs out"
+        reason = job.folder.interruption or "its process ended without a word: killed, out of memory, or a full disk"
         if self.attempts[job.number] < ATTEMPTS:
             self._note(job, status="waiting", reason=reason)
             self.waiting.appendleft(job)

@@ -1,5 +1,6 @@
 """`gradgrad sweep run`, from the sweep file to the best config."""
 
+import errno
 import json
 import os
 import shlex
@@ -12,6 +13,7 @@ from typing import Any
 import optuna
 import yaml
 
+from gradgrad.errors import UsageError
 from gradgrad.sweeps.driver import Driver
 from gradgrad.sweeps.folder import SweepFolder, generations
 from gradgrad.sweeps.launchers import Launcher
@@ -41,6 +43,10 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
 
     Returns:
         0; 1 where it ended before its time; 130 after Ctrl-C.
+
+    Raises:
+        UsageError: it cannot begin, or the disk is full.
+        OSError: of another kind.
     """
     known = generations(sweep.name)
     if folder is None:
@@ -60,19 +66,27 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
         write_whole(folder.path / "sweep.json", json.dumps({"arguments": kept, "storage": sweep.storage}))
         if flags.retry_failed:
             points.retry()
-        return _search(sweep, folder, points, command, launcher, arguments)
+        try:
+            return _search(sweep, folder, points, command, launcher, arguments)
+        except OSError as full:
+            if full.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UsageError(
+                f"the disk is full: {full.strerror}. What was finished is kept, what ran was stopped after a checkpoint.\n"
+                f"write:    gradgrad sweep resume {folder.name}, once there is space"
+            ) from full
 
 
 def _search(
     sweep: Sweep, folder: SweepFolder, points: Points, command: Command, launcher: Launcher, arguments: Sequence[str]
 ) -> int:
+    launcher.open(sweep.parallel)  # before there is a run, because it may refuse
     run = _parent(sweep, folder.name, arguments)
-    launcher.open(sweep.parallel)
     error: BaseException | None = None
     driver: Driver | None = None
     try:
         with Live(points.study, sweep.trials) as live:
-            driver = Driver(sweep, folder, points, command, launcher, run.id, _seldom(live.update))
+            driver = Driver(sweep, folder, points, command, launcher, run.id, _seldom(live.update), live.say)
             driver.run()
     except BaseException as caught:
         error = caught
@@ -84,7 +98,11 @@ def _search(
             error = KeyboardInterrupt()
         elif driver is not None and error is None and driver.failed:
             error = RuntimeError(sentence)
-        _conclude(folder, points, command, run, error)
+        try:
+            _conclude(folder, points, command, run, error)
+        except OSError:  # a full disk is the error that counts
+            if error is None:
+                raise
     if sentence:
         print(redact(f"gradgrad sweep: {sentence}"))  # noqa: T201
     left = any(True for _ in points.interrupted())
