@@ -1,5 +1,6 @@
 """Fixtures: a project folder of one's own, with a store that is there already (making one takes seconds)."""
 
+import importlib
 import os
 import shutil
 import signal
@@ -109,6 +110,18 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module")
+def reliability():
+    """Give a module of experiments/reliability, by a name under which a process of its own finds it again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(REPOSITORY / "experiments" / "reliability"))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        before = set(sys.modules)
+        yield importlib.import_module
+        for name in {path.stem for path in (REPOSITORY / "experiments" / "reliability").glob("*.py")} - before:
+            sys.modules.pop(name, None)
 
 
 def runs_of(client, experiment="gradient_norm_regressor"):

@@ -325,3 +325,22 @@ def test_stop_asks_a_sweep_that_runs(sweep, run_cli):
     assert out == "sweep s stops its trials and ends; gradgrad sweep resume s goes on with it\n"
     assert sweep()[0] == 0  # it was meant for that one, not for the next
     assert states() == ["COMPLETE"] * 3
+
+
+@pytest.mark.slow
+def test_a_study_on_postgresql(sweep, reliability):
+    writers = reliability("writers")
+    programs = writers.postgres_folder()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's initdb and postgres (Debian: postgresql)")
+    with writers.postgres(programs) as store:
+        assert sweep(launcher={"interrupt": 1}, storage=store)[0] == 130
+        assert sweep(storage=store)[0] == 0
+        assert weights(Instant.launched) == [0.5, 1.5]
+        study = optuna.load_study(study_name="s", storage=store)
+        assert [point.state.name for point in study.trials] == ["COMPLETE"] * 3
+    assert not Path("mlruns/sweeps/s/journal.log").exists()
+    code, _, said = sweep(storage=store)  # the server is gone
+    assert code == 2
+    assert said.startswith("gradgrad sweep: storage postgresql+psycopg2://***@/postgres?host=")
+    assert "cannot be reached" in said

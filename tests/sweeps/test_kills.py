@@ -1,22 +1,13 @@
 """Kill -9 in mid-sweep, real processes, by the script of experiments/reliability: nothing is lost and nothing twice."""
 
-import importlib
-import sys
-
 import pytest
-
-from conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def kills():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REPOSITORY / "experiments" / "reliability"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield importlib.import_module("sweep_kills")
-        del sys.modules["sweep_kills"]
+@pytest.fixture(scope="module")
+def kills(reliability):
+    return reliability("sweep_kills")
 
 
 def test_a_sweep_that_is_killed_and_loses_a_trial(tmp_path, kills):

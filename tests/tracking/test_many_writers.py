@@ -1,22 +1,13 @@
 """Sixteen processes log at once: no error, nothing lost, nothing twice."""
 
-import importlib
-import sys
-
 import pytest
-
-from conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def writers():
-    """The experiment's module, by a name under which a process of its own finds it again."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REPOSITORY / "experiments" / "reliability"))
-        yield importlib.import_module("writers")
-        del sys.modules["writers"]
+def writers(reliability):
+    return reliability("writers")
 
 
 LOAD = {"steps": 6, "keys": 5}

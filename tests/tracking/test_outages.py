@@ -1,22 +1,13 @@
 """A real server that dies for good in mid-training: nothing is lost, nothing twice, by the script of experiments/reliability."""
 
-import importlib
-import sys
-
 import pytest
-
-from conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def outages():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REPOSITORY / "experiments" / "reliability"))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        yield importlib.import_module("outages")
-        del sys.modules["outages"]
+@pytest.fixture(scope="module")
+def outages(reliability):
+    return reliability("outages")
 
 
 def test_a_server_that_is_killed_loses_nothing(outages):

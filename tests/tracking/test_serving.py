@@ -1,24 +1,19 @@
 """A model behind `mlflow models serve`, asked over HTTP, by the questions of experiments/reliability."""
 
-import importlib
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
 import pytest
 
-from conftest import QUICK, REGRESSOR, REPOSITORY, runs_of
+from conftest import QUICK, REGRESSOR, runs_of
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def serving():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(REPOSITORY / "experiments" / "reliability"))
-        yield importlib.import_module("serving")
-        del sys.modules["serving"]
+def serving(reliability):
+    return reliability("serving")
 
 
 def test_concurrent_answers_are_right_and_bad_requests_get_a_sentence(project, run_cli, client, serving, monkeypatch):
