@@ -55,7 +55,8 @@ def quick(omniglot_cache):
 
 
 def test_every_config_is_known_to_this_test():
-    assert sorted(CONFIGS.rglob("*.yaml")) == sorted([CONFIGS / "base.yaml", *EXPERIMENTS, *PRESETS])
+    sweeps = (CONFIGS / "sweeps").glob("*.yaml")  # known to test_sweep_configs.py
+    assert sorted(CONFIGS.rglob("*.yaml")) == sorted([CONFIGS / "base.yaml", *EXPERIMENTS, *PRESETS, *sweeps])
     assert REDUCED
     assert {path.parent.name for path in CURVATURE} == {"curvature_of_ours", "edge_of_stability", "hessian_and_ggn", "outliers"}
 
