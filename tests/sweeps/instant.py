@@ -2,7 +2,9 @@
 
 import errno
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,11 +64,11 @@ class Instant(Launcher):
         Instant.launched.clear()
 
     def launch(self, order, slot):
-        if self.interrupt and len(Instant.launched) == self.interrupt:
-            raise KeyboardInterrupt
         if self.full and len(Instant.launched) == self.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         Instant.launched.append(order)
+        if self.interrupt and len(Instant.launched) == self.interrupt:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C
         folder = Path(order.folder)
         found = re.search(rf"--{re.escape(WEIGHT)}=(\S+)", " ".join(order.arguments))
         weight = float(found[1]) if found else 0.0

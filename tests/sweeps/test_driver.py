@@ -300,9 +300,7 @@ def test_the_other_verbs(sweep, run_cli):
     assert sweep(launcher={"interrupt": 1})[0] == 130
     code, out, _ = run_cli("sweep", "status", "s.yaml")
     assert code == 0
-    assert out.startswith(
-        "sweep s does not run; gradgrad sweep resume s goes on with it\n1 finished, 1 running of 3 points, 1 of 3 runs\n"
-    )
+    assert out.startswith("sweep s does not run; gradgrad sweep resume s goes on with it\n1 finished of 3 points, 1 of 3 runs\n")
     code, out, _ = run_cli("sweep", "stop", "s")
     assert (code, out) == (0, "sweep s does not run\n")
     assert run_cli("sweep", "resume", "s")[0] == 130  # as it was last run, and after one more launch it is interrupted again

@@ -5,7 +5,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from gradgrad.errors import UsageError
-from gradgrad.sweeps.space import decoded, encoded, identity, parse_space
+from gradgrad.sweeps.space import decoded, encoded, identity
+from gradgrad.sweeps.space_file import parse_space
 
 ADAM, SGD = "torch.optim.Adam", "torch.optim.SGD"
 CONDITIONAL = {"momentum": {"uniform": [0, 0.9], "when": {"optimizer": SGD}}, "optimizer": [ADAM, SGD], "lr": [0.1, 0.2]}

@@ -1,15 +1,17 @@
 """The loop of a sweep: start trials, hear of them, tell Optuna."""
 
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from optuna.trial import Trial
 
+from gradgrad.sweeps.flight import Flight, Job
 from gradgrad.sweeps.folder import SweepFolder
-from gradgrad.sweeps.launchers import Launcher, Running
+from gradgrad.sweeps.launchers import Launcher
 from gradgrad.sweeps.live import Running as Shown
 from gradgrad.sweeps.proof import Command
 from gradgrad.sweeps.quiet import quiet
@@ -21,45 +23,6 @@ from gradgrad.trial import Order
 
 ATTEMPTS = 3  # processes that a trial may lose before it counts as failed; a guess
 TICK = 0.05  # seconds between two looks
-
-
-class Job(NamedTuple):
-    """One point with one seed.
-
-    Attributes:
-        point: Optuna's trial.
-        settings: of the point.
-        seed: of the training.
-        number: of the trial.
-        folder: of the trial.
-    """
-
-    point: Trial
-    settings: dict[str, Any]
-    seed: int
-    number: int
-    folder: TrialFolder
-
-
-class Flight:
-    """A job that is being run.
-
-    Args:
-        job: to run.
-        slot: which of those at once.
-        running: the launcher's handle.
-    """
-
-    def __init__(self, job: Job, slot: int, running: Running) -> None:
-        self.job, self.slot, self.running = job, slot, running
-        self.began = time.monotonic()
-        self.reported = 0
-        self.overdue = False
-
-    @property
-    def seconds(self) -> float:
-        """Since it was started; the wall clock may jump, this one does not."""
-        return time.monotonic() - self.began
 
 
 class Driver:
@@ -96,30 +59,32 @@ class Driver:
         self.stopping = ""
         self.sentence = ""  # why it ended before its time
         self.interrupted = self.failed = False
+        self._interrupts = 0  # by Ctrl-C
         self._dry = False  # no further point is to be had
         self._deadline = time.monotonic() + (sweep.timeout or float("inf"))
 
     def run(self) -> None:
         """Run the sweep; whatever ends it, nothing goes on alone."""
+        before = signal.signal(signal.SIGINT, self._interrupt)
         try:
             self._loop()
         finally:
+            signal.signal(signal.SIGINT, before)
             for flight in self.flights:
                 flight.running.stop()
 
     def _loop(self) -> None:
         self._take_up()
         while True:
-            with self._interruptible():
-                self._land()
-                self._hear()
-                self._obey()
-                if not self.stopping:
-                    self._launch()
-                self.show([self._shown(flight) for flight in self.flights])
-                if not self.flights and (self.stopping or not self.waiting):
-                    break
-                time.sleep(TICK)
+            self._land()
+            self._hear()
+            self._obey()
+            if not self.stopping:
+                self._launch()
+            self.show([self._shown(flight) for flight in self.flights])
+            if not self.flights and (self.stopping or not self.waiting):
+                break
+            time.sleep(TICK)
 
     def stop(self, how: str, sentence: str = "") -> None:
         """Start no more trials.
@@ -134,19 +99,9 @@ class Driver:
                 flight.running.stop()
         self.stopping = "now" if "now" in (how, self.stopping) else how
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C once: finish what runs; twice: stop it."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            if self.stopping:
-                self.say("stopping what runs: each trial saves a checkpoint first")
-                self.stop("now")
-            else:
-                self.say("finishing what runs; Ctrl-C once more stops it")
-                self.interrupted = True
-                self.stop("finish", "interrupted")
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Remember Ctrl-C: an exception in the middle of telling Optuna something would lose it."""
+        self._interrupts += 1
 
     def _take_up(self) -> None:
         """Go on with the points that an earlier process was running."""
@@ -159,11 +114,12 @@ class Driver:
         for index, seed in enumerate(self.sweep.seeds):
             number = point.number * len(self.sweep.seeds) + index
             self.waiting.append(Job(point, settings, seed, number, TrialFolder(self.folder.trial(number))))
-        for job in [job for job in self.waiting if job.point.number == point.number]:
-            if job.folder.result is not None:  # it had ended before this process began
-                self.waiting.remove(job)
-                self._conclude(job)
-                self._tell(job)
+        ended = [job for job in self.waiting if job.point.number == point.number and job.folder.result is not None]
+        for job in ended:  # before this process began
+            self.waiting.remove(job)
+            self._conclude(job)
+        if ended:
+            self._tell(ended[-1])
 
     def _launch(self) -> None:
         while len(self.flights) < self.sweep.parallel and time.monotonic() < self._deadline:
@@ -223,6 +179,14 @@ class Driver:
                     job.folder.prune()
 
     def _obey(self) -> None:
+        """Ctrl-C once: finish what runs; twice: stop it."""
+        if self._interrupts and not self.interrupted:
+            self.interrupted = True
+            self.say("finishing what runs; Ctrl-C once more stops it")
+            self.stop("finish", "interrupted")
+        if self._interrupts > 1 and self.stopping != "now":
+            self.say("stopping what runs: each trial saves a checkpoint first")
+            self.stop("now")
         asked = self.folder.stop_asked
         if asked and asked != self.stopping:
             self.stop(asked, "stopped by `gradgrad sweep stop`")

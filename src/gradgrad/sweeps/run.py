@@ -18,9 +18,10 @@ from gradgrad.sweeps.driver import Driver
 from gradgrad.sweeps.folder import SweepFolder, generations
 from gradgrad.sweeps.launchers import Launcher
 from gradgrad.sweeps.live import Live, Running
+from gradgrad.sweeps.named import instance
 from gradgrad.sweeps.proof import Command
 from gradgrad.sweeps.report import publish
-from gradgrad.sweeps.spec import Flags, Sweep, fingerprint, instance
+from gradgrad.sweeps.spec import Flags, Sweep, fingerprint
 from gradgrad.sweeps.standing import best_line, standing
 from gradgrad.sweeps.storage import open_storage
 from gradgrad.sweeps.study import Points

@@ -1,41 +1,23 @@
 """The sweep file."""
 
-import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import yaml
-from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt, Path_fr, PositiveFloat, PositiveInt
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from gradgrad.arguments import config_files, join_values
-from gradgrad.errors import UsageError, nearest
+from gradgrad.errors import UsageError
 from gradgrad.parser import Parser
 from gradgrad.sweeps.launchers import Launcher
-from gradgrad.sweeps.quiet import quiet
-from gradgrad.sweeps.space import Space, parse_space
+from gradgrad.sweeps.named import LAUNCHERS, PRUNERS, SAMPLERS, Class, named, plain
+from gradgrad.sweeps.space import Space
+from gradgrad.sweeps.space_file import parse_space
 from gradgrad.written import Written
-
-SAMPLERS = {
-    "grid": "grid",  # all points, by us
-    "random": "optuna.samplers.RandomSampler",
-    "tpe": "optuna.samplers.TPESampler",
-    "gp": "optuna.samplers.GPSampler",
-    "qmc": "optuna.samplers.QMCSampler",
-}
-PRUNERS = {
-    "none": "optuna.pruners.NopPruner",
-    "median": "optuna.pruners.MedianPruner",
-    "asha": "optuna.pruners.SuccessiveHalvingPruner",
-    "successive_halving": "optuna.pruners.SuccessiveHalvingPruner",
-    "hyperband": "optuna.pruners.HyperbandPruner",
-}
-LAUNCHERS = {"local": "gradgrad.sweeps.launchers.LocalLauncher", "ray": "gradgrad.sweeps.ray_launcher.RayLauncher"}
-Class = str | dict[str, Any]  # a name of ours, or class_path and init_args
 
 
 class Objective(NamedTuple):
@@ -205,14 +187,14 @@ def _in(file: Path, sentence: str) -> str:
 
 def _sweep(file: Path, config: Any) -> Sweep:
     bases = config.base if isinstance(config.base, list) else [config.base]
-    overrides: dict[str, Any] = _plain(config.overrides)
+    overrides: dict[str, Any] = plain(config.overrides)
     seeds = [int(seed) for seed in config.seeds]  # jsonargparse's own kind of int is none for YAML
     if not seeds or len(set(seeds)) < len(seeds):
         raise UsageError(f"seeds is {seeds}.\nexpected: at least one, none twice\nwrite:    seeds: [0, 1, 2]")
     if "seed_everything" in overrides:
         raise UsageError("overrides.seed_everything: each trial has a seed of its own.\nwrite:    seeds: [0, 1, 2]")
-    sampler = _class(config.sampler, "sampler", SAMPLERS, BaseSampler)
-    trials, space = config.trials and int(config.trials), parse_space(_plain(config.space) or {}, list(overrides))
+    sampler = named(config.sampler, "sampler", SAMPLERS, BaseSampler)
+    trials, space = config.trials and int(config.trials), parse_space(plain(config.space) or {}, list(overrides))
     if sampler["class_path"] == "grid":
         space_size = sum(1 for _ in space.grid())
         trials = min(trials or space_size, space_size)
@@ -226,73 +208,17 @@ def _sweep(file: Path, config: Any) -> Sweep:
         space=space,
         objective=Objective(config.objective.metric, config.objective.direction, config.objective.at),
         sampler=sampler,
-        pruner=_class(config.pruner, "pruner", PRUNERS, BasePruner),
+        pruner=named(config.pruner, "pruner", PRUNERS, BasePruner),
         trials=trials,
         seeds=seeds,
         seed=int(config.seed),
         parallel=int(config.parallel),
-        launcher=_class(config.launcher, "launcher", LAUNCHERS, Launcher),
+        launcher=named(config.launcher, "launcher", LAUNCHERS, Launcher),
         storage=config.storage,
         timeout=config.timeout and float(config.timeout),
         trial_timeout=config.trial_timeout and float(config.trial_timeout),
         max_failures=int(config.max_failures),
     )
-
-
-def _plain(value: Any) -> Any:
-    """Take back what jsonargparse makes of mappings that look like a class."""
-    if isinstance(value, Namespace):
-        value = value.as_dict()
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
-
-
-def _class(given: Class, key: str, names: dict[str, str], base: type) -> dict[str, Any]:
-    """Spell a name out and let jsonargparse check it."""
-    given = _plain(given)
-    if isinstance(given, str) and "." not in given:
-        if given not in names:
-            near = nearest(given, names)
-            raise UsageError(
-                f"{key} is {given}.\nexpected: one of {', '.join(names)}, or class_path and init_args"
-                + (f"\nwrite:    {key}: {near}" if near else "")
-            )
-        given = names[given]
-    tree = {"class_path": given} if isinstance(given, str) else dict(given)
-    if tree.get("class_path") in names:
-        tree["class_path"] = names[tree["class_path"]]
-    if tree.get("class_path") != "grid":
-        instance(tree, key, base)
-    elif tree.get("init_args"):
-        raise UsageError(f"{key} grid takes no init_args.")
-    return {"class_path": tree["class_path"], "init_args": tree.get("init_args", {})}
-
-
-def instance(tree: dict[str, Any], key: str, base: type, **defaults: Any) -> Any:
-    """Make an object of a class that is named in YAML.
-
-    Args:
-        tree: class_path and init_args.
-        key: under which it was written.
-        base: which it must be a subclass of.
-        defaults: arguments that the class gets where it takes them and none are written.
-
-    Returns:
-        The object.
-    """
-    parser = Parser(allow_abbrev=False)
-    parser.add_subclass_arguments(base, key, required=True)
-    with quiet():  # it is made once to see whether it can be
-        config = parser.parse_object({key: tree})
-    home, _, name = config[key].class_path.rpartition(".")
-    cls = getattr(__import__(home, fromlist=[name]), name)
-    taken = inspect.signature(cls.__init__).parameters
-    for argument, value in defaults.items():
-        if argument in taken and argument not in tree.get("init_args", {}):
-            config[key].init_args[argument] = value
-    with quiet():
-        return parser.instantiate_classes(config)[key]
 
 
 def fingerprint(sweep: Sweep, base: dict[str, Any]) -> dict[str, Any]:

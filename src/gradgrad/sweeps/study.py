@@ -12,9 +12,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from gradgrad.errors import UsageError
+from gradgrad.sweeps.named import instance
 from gradgrad.sweeps.quiet import quiet
 from gradgrad.sweeps.space import encoded, identity
-from gradgrad.sweeps.spec import Sweep, instance
+from gradgrad.sweeps.spec import Sweep
 from gradgrad.tracking.drift import changes
 
 PATIENT = 100  # proposals in a row that were all tried before, after which the space counts as used up; a guess
