@@ -304,7 +304,7 @@ def test_the_other_verbs(sweep, run_cli):
     code, out, _ = run_cli("sweep", "stop", "s")
     assert (code, out) == (0, "sweep s does not run\n")
     assert run_cli("sweep", "resume", "s")[0] == 130  # as it was last run, and after one more launch it is interrupted again
-    assert run_cli("sweep", "resume", "s")[0] == 0
+    assert run_cli("sweep", "resume", "s")[0] == 130
     code, out, _ = run_cli("sweep", "best", "s")
     assert code == 0
     assert f"{WEIGHT}" in out
