@@ -198,6 +198,13 @@ def test_a_point_that_is_proposed_again_is_not_run_again(sweep):
     assert Instant.launched == []
 
 
+def test_a_grid_after_another_sampler_misses_no_point(sweep):
+    assert sweep(sampler="random", trials=2)[0] == 0
+    assert sweep()[0] == 0
+    own = [point.params[WEIGHT] for point in points() if "duplicate_of" not in point.user_attrs]
+    assert sorted(own) == [0.0, 0.5, 1.5]
+
+
 def test_another_space_is_another_study(sweep):
     assert sweep()[0] == 0
     code, _, said = sweep(space={WEIGHT: [0.0, 0.5, 2.5]})

@@ -106,8 +106,7 @@ def _search(
                 raise
     if sentence:
         print(redact(f"gradgrad sweep: {sentence}"))  # noqa: T201
-    left = any(True for _ in points.interrupted())
-    if left or sentence:
+    if not driver.failed and (sentence or any(True for _ in points.interrupted())):
         print(f"gradgrad sweep resume {folder.name} goes on with it")  # noqa: T201
     return 130 if driver.interrupted else 1 if driver.failed or points.best() is None else 0
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from itertools import islice
 from statistics import fmean
 from typing import Any
 
@@ -153,13 +154,15 @@ class Points:
         points = self.all()
         if any(point.state == TrialState.WAITING for point in points):
             return True
-        tried = sum("duplicate_of" not in point.user_attrs and "retry_of" not in point.user_attrs for point in points)
-        if tried >= (self.sweep.trials or 0):
-            return False
         if self.sweep.is_grid:
-            settings = list(self.sweep.space.grid())[tried]
-            self.study.enqueue_trial({key: encoded(value) for key, value in settings.items()})
-        return True
+            known = {identity(point.user_attrs["settings"]) for point in points if "settings" in point.user_attrs}
+            wanted = islice(self.sweep.space.grid(), self.sweep.trials)
+            settings = next((settings for settings in wanted if identity(settings) not in known), None)
+            if settings is not None:
+                self.study.enqueue_trial({key: encoded(value) for key, value in settings.items()})
+            return settings is not None
+        tried = sum("duplicate_of" not in point.user_attrs and "retry_of" not in point.user_attrs for point in points)
+        return tried < (self.sweep.trials or 0)
 
     def retry(self) -> int:
         """Have the points that failed run once more.

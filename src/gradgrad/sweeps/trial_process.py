@@ -96,7 +96,7 @@ def _train(order: Order) -> dict[str, Any]:
         return _judged(cli.report or Report(order), _run_id(folder))
     except BaseException as error:
         if isinstance(error, Pruned):
-            return result("pruned", Report(order), run_id=_run_id(folder))
+            return result("pruned", Report(order), reason="others did better at the same step", run_id=_run_id(folder))
         print(redact(traceback.format_exc()), file=sys.stderr, flush=True)  # noqa: T201  # into the trial's log
         reason = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:1000]
         reason = f"out of memory: {reason}" if _out_of_memory(error) else reason
