@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/gradient_norm_regressor.yaml
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
@@ -25,7 +25,7 @@ fit: setup  ## train on real data, test the best checkpoint, measure its curvatu
 	$(BIN)/gradgrad spectrum -c $(CONFIG) --ckpt_path best
 
 # One computing thread for each worker; a file's tests stay together, so that it makes what they share once.
-test: setup  ## pass the tests (WORKERS=2 processes)
+test: setup  ## pass the tests (WORKERS=3 processes; some of them wait)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST)
 
 coverage:  ## the tests once more, half as long again, with the lines that none reaches

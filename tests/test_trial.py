@@ -60,7 +60,8 @@ def test_the_value_that_counts():
     assert chosen(values, "maximize", "best") == (1, 3.0)
     assert chosen(values, "minimize", "last") == (3, 2.0)
     assert chosen({}, "minimize", "last") is None
-    assert chosen({1: 5.0, 2: math.nan, 3: -math.inf}, "minimize", "best") == (1, 5.0)  # it diverged after its best
+    assert chosen({1: 5.0, 2: math.nan, 3: 6.0}, "minimize", "best") == (1, 5.0)
+    assert math.isnan(chosen({1: 5.0, 2: math.nan}, "minimize", "best")[1])  # it diverged after its best: that is no success
     assert math.isnan(chosen({1: 5.0, 2: math.nan}, "minimize", "last")[1])
     assert math.isnan(chosen({2: math.nan}, "minimize", "best")[1])
 
@@ -82,7 +83,7 @@ def test_a_metric_that_is_never_logged(order):
     report = Report(order._replace(metric="val/rsme"))
     report.hear({"val/rmse": 1.0, "val/loss": 2.0}, 1)
     assert report.missing() == (
-        "metric val/rsme was never logged; logged were val/loss, val/rmse\nwrite:    objective: {metric: val/rmse}"
+        "metric val/rsme was never logged; logged were val/loss, val/rmse\nwrite:    objective: {metric: val/rmse}, and --new"
     )
 
 

@@ -154,7 +154,7 @@ class Report(Callback):
         """
         near = nearest(self.order.metric, self.logged)
         said = f"metric {self.order.metric} was never logged; logged were {some(sorted(self.logged), 8) or 'none'}"
-        return f"{said}\nwrite:    objective: {{metric: {near}}}" if near else said
+        return f"{said}\nwrite:    objective: {{metric: {near}}}, and --new" if near else said
 
 
 def read_values(folder: Path) -> dict[int, float]:
@@ -183,17 +183,17 @@ def chosen(values: Mapping[int, float], direction: str, at: str) -> tuple[int, f
     Args:
         values: by step.
         direction: ``minimize`` or ``maximize``.
-        at: ``best`` (of those that are finite, if any is) or ``last``.
+        at: ``best`` or ``last``; where the last is not finite, there is no best.
 
     Returns:
         Step and value; None where there is none.
     """
     if not values:
         return None
-    if at == "last":
-        step = max(values)
-        return step, values[step]
-    finite = {step: value for step, value in values.items() if math.isfinite(value)} or values
+    last = max(values)
+    if at == "last" or not math.isfinite(values[last]):
+        return last, values[last]
+    finite = {step: value for step, value in values.items() if math.isfinite(value)}
     sign = 1 if direction == "minimize" else -1
     step = min(finite, key=lambda step: sign * finite[step])
     return step, finite[step]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import optuna
@@ -158,7 +159,10 @@ def test_a_metric_that_is_never_logged_stops_it_at_once(sweep):
     code, out, _ = sweep(launcher={"unlogged": True}, objective={"metric": "val/rmes"})
     assert code == 1
     assert len(points()) == 1
-    assert "objective: metric val/rmes was never logged; logged were val/rmse\nwrite:    objective: {metric: val/rmse}" in out
+    assert (
+        "objective: metric val/rmes was never logged; logged were val/rmse\nwrite:    objective: {metric: val/rmse}, and --new"
+        in out
+    )
 
 
 def test_pruned_points_run_no_further_seed(sweep):
@@ -349,3 +353,71 @@ def test_a_study_on_postgresql(sweep, reliability):
     assert code == 2
     assert said.startswith("gradgrad sweep: storage postgresql+psycopg2://***@/postgres?host=")
     assert "cannot be reached" in said
+
+
+def test_conditions_are_part_of_the_space(sweep):
+    space = {LR: [0.1, 0.2], WEIGHT: {"categorical": [0.0, 0.5], "when": {LR: 0.1}}}
+    assert sweep(space=space)[0] == 0
+    space[WEIGHT]["when"] = {LR: 0.2}
+    assert sweep(space=space)[0] == 2
+    assert sweep(space={LR: [0.1, 0.2], WEIGHT: {"when": {LR: 0.1}, "categorical": [0.0, 0.5]}})[0] == 0  # the same
+
+
+def test_an_order_of_keys_is_no_other_space(sweep):
+    assert sweep(space={LR: [0.1, 0.2], WEIGHT: [0.0, 0.5]}, trials=2)[0] == 0
+    assert sweep(space={WEIGHT: [0.0, 0.5], LR: [0.1, 0.2]})[0] == 0
+    assert len({tuple(sorted(point.params.items())) for point in points()}) == len(points()) == 4
+
+
+def test_a_folder_that_is_gone_while_mlflow_has_the_runs(sweep, client):
+    assert sweep()[0] == 0
+    (parent,) = runs_of(client, "s")
+    client.create_run(parent.info.experiment_id, tags={"mlflow.parentRunId": parent.info.run_id, "sweep": "s", "trial": "0"})
+    shutil.rmtree("mlruns/sweeps/s")
+    code, _, said = sweep()
+    assert code == 2
+    assert said == (
+        "gradgrad sweep: MLflow has the runs of a sweep s that is not in mlruns/sweeps any more.\n"
+        "expected: both or neither, else its points would be there twice\n"
+        "write:    a sweep file of another name; or delete the experiment s first"
+    )
+
+
+def test_generations(sweep, run_cli):
+    assert sweep()[0] == 0
+    assert sweep("--new", space={WEIGHT: [0.0, 2.5]})[0] == 0
+    shutil.rmtree("mlruns/sweeps/s")
+    assert sweep("--new", space={WEIGHT: [0.0, 3.5]})[0] == 0
+    assert {path.name for path in Path("mlruns/sweeps").iterdir()} == {"s~2", "s~3"}
+    for name in ("s", "s.yaml", "s~3"):
+        assert run_cli("sweep", "status", name)[1].startswith("sweep s~3 has ended")
+    assert run_cli("sweep", "status", "s~2")[1].startswith("sweep s~2 has ended")
+
+
+def test_a_grid_that_fails_wholly_says_why(sweep):
+    code, out, _ = sweep(launcher={"fail": [0.0, 0.5, 1.5]}, max_failures=9)
+    assert code == 1
+    assert (
+        "gradgrad sweep: no point has a value; the last: seed 0: ValueError: as planned\nwrite:    gradgrad sweep resume s" in out
+    )
+
+
+def test_a_sampler_that_knows_when_it_is_done(sweep):
+    assert sweep(sampler={"class_path": "optuna.samplers.BruteForceSampler"}, trials=9)[0] == 0
+    assert sorted(weights(Instant.launched)) == [0.0, 0.5, 1.5]
+
+
+def test_secrets_stay_out_of_mlflow_and_the_journal(sweep):
+    overrides = {"trainer.default_root_dir": "https://bob:Planted-Pw1@host/x"}
+    assert sweep(overrides=overrides, space={WEIGHT: [0.0, 0.5]})[0] == 0
+    files = [file for file in Path("mlruns").rglob("*") if file.is_file()]
+    found = {file.name for file in files if b"Planted-Pw1" in file.read_bytes()}
+    assert found == {"order.json"}  # what the trial is to be called with
+    assert Path("mlruns/sweeps/s").stat().st_mode & 0o077 == 0
+
+
+def test_help_lists_the_keys_of_a_sweep_file(run_cli):
+    code, out, _ = run_cli("sweep", "run", "--help")
+    assert code == 0
+    keys = ("base", "space", "objective.metric", "sampler", "pruner", "seeds", "launcher", "max_failures")
+    assert all(f"--{key}" in out for key in keys)

@@ -76,6 +76,7 @@ def test_optuna_chooses():
 def test_each_end_is_proved_with_as_few_points_as_may_be():
     space = parse_space({"a": {"uniform": [0, 1]}, "b": [1, 2, 3], "c": ["x", "y", "z"]}, [])
     assert list(space.to_be_proved()) == [{"a": 0, "b": 1, "c": "x"}, {"a": 1, "b": 3, "c": "y"}, {"a": 1, "b": 3, "c": "z"}]
+    assert next(point["a"] for point in parse_space({"a": [0.5, float("nan"), 0.1]}, []).to_be_proved()) == 0.5
     mixed = parse_space({"b": [1, 2.5, 3]}, [])
     assert [point["b"] for point in mixed.to_be_proved()] == [1, 2.5, 3]  # one of another kind may be wrong alone
 
@@ -93,6 +94,11 @@ def test_each_end_is_proved_with_as_few_points_as_may_be():
         ({"a": {"uniform": [0, float("inf")]}}, "expected: a finite low below a finite high"),
         ({"a": {"uniform": [0]}}, "expected: uniform: .low, high., two numbers"),
         ({"a": {"uniform": ["x", 1]}}, "two numbers"),
+        ({"a": {"uniform": [False, True]}}, "two numbers"),
+        ({"resume": ["auto", "never"]}, "space.resume: that key is the sweep's own.\nexpected: keys of the training"),
+        ({"trainer.logger.init_args.experiment_name": ["a", "b"]}, "that key is the sweep's own."),
+        ({"o.init_args.lr": [1, 2], "o.lr": [3, 4]}, "space.o.lr and space.o.init_args.lr are one key.\nexpected: each key once"),
+        ({"init_args.fixed": [1, 2]}, "is both in space and in overrides"),
         ({"a": {"log_uniform": [0, 1]}}, "expected: a low above 0, for it is a logarithm's\nwrite:    uniform"),
         ({"a": {"int": [0, 2.5]}}, "expected: whole numbers\nwrite:    uniform or log_uniform"),
         ({"a": {"log_uniform": [1, 2], "step": 1}}, "space.a: log_uniform has a step."),

@@ -18,7 +18,7 @@ from gradgrad.sweeps.quiet import quiet
 from gradgrad.sweeps.spec import Sweep
 from gradgrad.sweeps.study import Points
 from gradgrad.sweeps.trial_folder import TrialFolder
-from gradgrad.tracking.trial_runs import PARENT, POINT, SEED, SWEEP, TRIAL
+from gradgrad.tracking.trial_runs import PARENT, POINT, SEED, SWEEP, TRIAL, give_up_run
 from gradgrad.trial import Order
 
 ATTEMPTS = 3  # processes that a trial may lose before it counts as failed; a guess
@@ -145,8 +145,6 @@ class Driver:
 
     def _start(self, job: Job) -> None:
         sweep, slot = self.sweep, min(set(range(self.sweep.parallel)) - {flight.slot for flight in self.flights})
-        numbers = {TRIAL: str(job.number), POINT: str(job.point.number), SEED: str(job.seed)}
-        tags = {SWEEP: self.folder.name, PARENT: self.parent, **numbers}
         order = Order(
             folder=str(job.folder.path),
             cwd=str(self.folder.path.parents[2]),
@@ -154,11 +152,15 @@ class Driver:
             metric=sweep.objective.metric,
             direction=sweep.objective.direction,
             at=sweep.objective.at,
-            tags=tags,
+            tags=self._tags(job),
         )
         job.folder.prepare(order)
         self._note(job, status="running")
         self.flights.append(Flight(job, slot, self.launcher.launch(order, slot)))
+
+    def _tags(self, job: Job) -> dict[str, str]:
+        numbers = {TRIAL: str(job.number), POINT: str(job.point.number), SEED: str(job.seed)}
+        return {SWEEP: self.folder.name, PARENT: self.parent, **numbers}
 
     def _hear(self) -> None:
         """Let the pruner see the values of first seeds, which are compared with one another."""
@@ -198,14 +200,14 @@ class Driver:
             if job.folder.result is not None:
                 self._conclude(job)
             elif flight.overdue:
-                self._note(job, status="failed", reason=f"took more than {self.sweep.trial_timeout:g} s")
+                self._lose(job, f"took more than {self.sweep.trial_timeout:g} s", flight.seconds)
             elif self.stopping == "now":
                 self._note(job, status="waiting", reason="stopped; the sweep goes on with it")
             else:
-                self._again(job)
+                self._again(job, flight.seconds)
             self._tell(job)
 
-    def _again(self, job: Job) -> None:
+    def _again(self, job: Job, seconds: float) -> None:
         """A process is gone without a word: its training goes on from its last checkpoint, but not for ever."""
         self.attempts[job.number] = self.attempts.get(job.number, 0) + 1
         reason = job.folder.interruption or "its process ended without a word: killed, out of memory, or a full disk"
@@ -213,13 +215,20 @@ class Driver:
             self._note(job, status="waiting", reason=reason)
             self.waiting.appendleft(job)
         else:
-            self._note(job, status="failed", reason=f"{ATTEMPTS} times interrupted: {reason}")
+            self._lose(job, f"{ATTEMPTS} times interrupted: {reason}", seconds)
+
+    def _lose(self, job: Job, reason: str, seconds: float) -> None:
+        """No process of the trial is there any more to say how it ended."""
+        self._note(job, status="failed", reason=reason, seconds=seconds)
+        give_up_run(self._tags(job), reason)
 
     def _conclude(self, job: Job) -> None:
         """Note how a trial ended."""
         result = job.folder.result
         assert result is not None
         self._note(job, **{key: result.get(key) for key in ("status", "run_id", "value", "step", "reason", "seconds")})
+        if result["status"] == "failed" and result.get("run_id"):
+            give_up_run(self._tags(job), result["reason"])
         if result.get("unlogged"):
             self.failed = True
             self.stop("finish", f"objective: {result['reason']}")

@@ -44,9 +44,16 @@ class SweepFolder:
             Nothing.
 
         Raises:
-            UsageError: one does.
+            UsageError: one does, or there is no writing here.
         """
-        (self.path / "trials").mkdir(parents=True, exist_ok=True)
+        try:
+            (self.path / "trials").mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o700)  # orders hold what the command line holds, secrets too
+        except OSError as error:
+            place = self.path.relative_to(Path.cwd())
+            raise UsageError(
+                f"{place} cannot be written: {error.strerror}.\nwrite:    the command in a folder of yours"
+            ) from error
         lock = FileLock(self.path / "driver.lock")
         try:
             lock.acquire(timeout=0)
@@ -115,7 +122,7 @@ def existing(name: str) -> SweepFolder:
         UsageError: there is none.
     """
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    found = generations(stem) if name != stem or stem not in names() else [stem]
+    found = [stem] if "~" in stem and stem in names() else generations(stem)
     if not found:
         near, known = nearest(stem, names()), some(names())
         expected = f"one of {known}" if known else "one that was run in this folder"

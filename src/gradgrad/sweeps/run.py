@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -26,8 +25,8 @@ from gradgrad.sweeps.standing import best_line, standing
 from gradgrad.sweeps.storage import open_storage
 from gradgrad.sweeps.study import Points
 from gradgrad.tracking.run import TrackedRun
-from gradgrad.tracking.secrets import redact, redact_arguments
-from gradgrad.tracking.trial_runs import KEYS, ROLE, SWEEP, parent_run
+from gradgrad.tracking.secrets import HIDDEN, redact, redact_arguments, redact_tree
+from gradgrad.tracking.trial_runs import KEYS, ROLE, SWEEP, has_trials, parent_run
 from gradgrad.written_whole import write_whole
 
 PICTURES = 0.25  # seconds between two tables on the terminal
@@ -51,7 +50,7 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
     """
     known = generations(sweep.name)
     if folder is None:
-        number = len(known) + 1
+        number = 1 + max((int(name.rpartition("~")[2]) for name in known if "~" in name), default=1)
         new = f"{sweep.name}~{number}" if known else sweep.name
         folder = SweepFolder(new if flags.new or not known else known[-1])
     command = Command(sweep, folder.name)
@@ -59,8 +58,8 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
         command.prove()
         return _show(sweep, command)
     launcher: Launcher = instance(sweep.launcher, "launcher", Launcher)
-    base = command.prove()
     with folder.held():
+        base = command.prove()
         points = Points(sweep, folder.name, open_storage(sweep.storage, folder.path))
         points.begin(fingerprint(sweep, base), str(folder.path))
         kept = [argument for argument in arguments if argument not in ("--new", "--retry_failed")]
@@ -68,7 +67,7 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
         if flags.retry_failed:
             points.retry()
         try:
-            return _search(sweep, folder, points, command, launcher, arguments)
+            return _search(sweep, folder, points, command, launcher, arguments, base)
         except OSError as full:
             if full.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -79,10 +78,16 @@ def run(sweep: Sweep, flags: Flags, arguments: Sequence[str], folder: SweepFolde
 
 
 def _search(
-    sweep: Sweep, folder: SweepFolder, points: Points, command: Command, launcher: Launcher, arguments: Sequence[str]
+    sweep: Sweep,
+    folder: SweepFolder,
+    points: Points,
+    command: Command,
+    launcher: Launcher,
+    arguments: Sequence[str],
+    base: dict[str, Any],
 ) -> int:
     launcher.open(sweep.parallel)  # before there is a run, because it may refuse
-    run = _parent(sweep, folder.name, arguments)
+    run = _parent(sweep, points, arguments, base)
     error: BaseException | None = None
     driver: Driver | None = None
     try:
@@ -104,6 +109,11 @@ def _search(
         except OSError:  # a full disk is the error that counts
             if error is None:
                 raise
+    if points.best() is None and not sentence and not error:
+        failed = [point for point in points.all() if "reason" in point.user_attrs]
+        why = f"; the last: {failed[-1].user_attrs['reason'].splitlines()[0]}" if failed else ""
+        again = f"gradgrad sweep resume {folder.name} --retry_failed, once the reason is mended"
+        sentence = f"no point has a value{why}\nwrite:    {again}"
     if sentence:
         print(redact(f"gradgrad sweep: {sentence}"))  # noqa: T201
     if not driver.failed and (sentence or any(True for _ in points.interrupted())):
@@ -120,6 +130,8 @@ def _conclude(folder: SweepFolder, points: Points, command: Command, run: Tracke
         said = f"{points.sweep.objective.metric} {best.value:.6g}, the mean over seeds {points.sweep.seeds}"
         head = f"# gradgrad fit -c {os.path.relpath(file)}\n# Point {best.number} of the sweep {folder.name}: {said}."
         text = f"{head}\n{yaml.safe_dump(tree, sort_keys=False)}"
+        if HIDDEN in text:
+            text = text.replace("\n", f"\n# Secrets are {HIDDEN} here: give them on the command line.\n", 1)
         write_whole(file, text)
     publish(run, points.study, text)
     run.close(error, 0)
@@ -128,17 +140,23 @@ def _conclude(folder: SweepFolder, points: Points, command: Command, run: Tracke
         print(redact(f"{best_line(standing(points.study))}\ntrain it: gradgrad fit -c {found}"))  # noqa: T201
 
 
-def _parent(sweep: Sweep, name: str, arguments: Sequence[str]) -> TrackedRun:
+def _parent(sweep: Sweep, points: Points, arguments: Sequence[str], base: dict[str, Any]) -> TrackedRun:
     """Open the run that stands for the sweep, the same one each time."""
-    tags = {SWEEP: name, ROLE: "parent", KEYS: ",".join(sweep.space.keys)}
-    run = TrackedRun(name, name, tags, None)
+    name = points.study.study_name
+    run = TrackedRun(name, name, {SWEEP: name, ROLE: "parent", KEYS: ",".join(sweep.space.keys)}, None)
     if (earlier := parent_run(name)) is not None:
+        if not points.all() and has_trials(earlier):
+            raise UsageError(
+                f"MLflow has the runs of a sweep {name} that is not in mlruns/sweeps any more.\n"
+                "expected: both or neither, else its points would be there twice\n"
+                f"write:    a sweep file of another name; or delete the experiment {name} first"
+            )
         run.resume(earlier)
     said = shlex.join(["gradgrad", "sweep", "run", *redact_arguments(list(arguments))])
     run.log_tags({"command.sweep": said})
-    run.log_text(sweep.file.read_text(), f"sweep/{sweep.file.name}")
-    for base in sweep.base:
-        run.log_file(Path(base), "sweep")
+    # Redacted as trees: what a text hides may end at a comma.
+    for file, tree in (("sweep", yaml.safe_load(sweep.file.read_text())), ("base", base)):
+        run.log_text(yaml.safe_dump(redact_tree(tree), sort_keys=False), f"sweep/{file}.yaml")
     return run
 
 

@@ -1,6 +1,7 @@
 """What a sweep varies: keys of the command line, their values or bounds, and when they matter."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -38,7 +39,8 @@ class Axis(NamedTuple):
         if isinstance(distribution, FloatDistribution | IntDistribution):
             return [distribution.low, distribution.high]
         choices = self.choices or []
-        if len(choices) > 2 and len({type(choice) for choice in choices}) == 1 and isinstance(choices[0], int | float):
+        numbers = all(isinstance(choice, int | float) and math.isfinite(choice) for choice in choices)
+        if numbers and len(choices) > 2 and len({type(choice) for choice in choices}) == 1:
             return [min(choices), max(choices)]
         return choices
 

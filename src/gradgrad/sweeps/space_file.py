@@ -11,7 +11,13 @@ from gradgrad.errors import UsageError, nearest, some
 from gradgrad.sweeps.space import Axis, Space, encoded, identity
 
 KINDS = ("uniform", "log_uniform", "int", "log_int", "categorical")
+RESERVED = ("config", "resume", "ckpt_path", "print_config", "help", "trainer.logger")
 EXPECTED = "a list of values, or {uniform: [low, high]}, {log_uniform: [low, high]}, {int: [low, high]}, {categorical: [...]}"
+
+
+def _plainly(key: str) -> str:
+    """Write a key without what the command line lets one leave out."""
+    return ".".join(part for part in key.split(".") if part != "init_args")
 
 
 def parse_space(written: Mapping[str, Any], overridden: Sequence[str]) -> Space:
@@ -29,10 +35,19 @@ def parse_space(written: Mapping[str, Any], overridden: Sequence[str]) -> Space:
     """
     if not written:
         raise UsageError("space is empty.\nexpected: at least one key with two values or bounds\nwrite:    <key>: [value, value]")
+    spelt: dict[str, str] = {}
     for key in written:
+        spelt.setdefault(_plainly(key), key)
+    for key in written:
+        if _plainly(key) in RESERVED or key.endswith("experiment_name"):
+            raise UsageError(
+                f"space.{key}: that key is the sweep's own.\nexpected: keys of the training, such as model.* or data.*"
+            )
+        if (other := spelt[_plainly(key)]) != key:
+            raise UsageError(f"space.{key} and space.{other} are one key.\nexpected: each key once")
         if key == "seed_everything":
             raise UsageError("space.seed_everything: a sweep repeats each point over seeds by itself.\nwrite: seeds: [0, 1, 2]")
-        if key in overridden:
+        if _plainly(key) in map(_plainly, overridden):
             raise UsageError(f"{key} is both in space and in overrides.\nexpected: one of them\nwrite:    it under space only")
     waiting = [_axis(key, value) for key, value in written.items()]
     known = list(written)
@@ -112,6 +127,8 @@ def _choices(key: str, values: list[Any]) -> BaseDistribution:
 def _range(key: str, kind: str, values: list[Any], step: Any) -> BaseDistribution:
     whole, log = kind.endswith("int"), kind.startswith("log")
     try:
+        if any(isinstance(value, bool) for value in values):
+            raise TypeError
         low, high = (float(value) for value in values)
         step = None if step is None else float(step)
     except (TypeError, ValueError):

@@ -17,6 +17,7 @@ from gradgrad.sweeps.launchers import Launcher
 from gradgrad.sweeps.named import LAUNCHERS, PRUNERS, SAMPLERS, Class, named, plain
 from gradgrad.sweeps.space import Space
 from gradgrad.sweeps.space_file import parse_space
+from gradgrad.tracking.secrets import redact_tree
 from gradgrad.written import Written
 
 
@@ -166,7 +167,7 @@ def read_sweep(arguments: Sequence[str]) -> tuple[Sweep, Flags]:
     """
     arguments = join_values(arguments)
     files = config_files(arguments)
-    if len(files) != 1:
+    if len(files) != 1 and not {"-h", "--help"} & set(arguments):
         example = "gradgrad sweep run -c configs/sweeps/penalty_weight.yaml"
         raise UsageError(f"got {len(files)} sweep files; expected one.\nwrite:    {example}")
     Parser.written = Written.read(arguments)
@@ -232,10 +233,9 @@ def fingerprint(sweep: Sweep, base: dict[str, Any]) -> dict[str, Any]:
         A nested mapping.
     """
     space = {
-        axis.key: {"values": axis.choices} if axis.choices is not None else {**axis.distribution.__dict__, "when": axis.when}
+        axis.key: {**({"values": axis.choices} if axis.choices is not None else axis.distribution.__dict__), "when": axis.when}
         for axis in sweep.space
     }
-    plain: dict[str, Any] = yaml.safe_load(
-        yaml.safe_dump({"base": base, "space": space, "objective": sweep.objective._asdict(), "seeds": sweep.seeds})
-    )
-    return plain
+    tree = redact_tree({"base": base, "space": space, "objective": sweep.objective._asdict(), "seeds": sweep.seeds})
+    same: dict[str, Any] = yaml.safe_load(yaml.safe_dump(tree))
+    return same

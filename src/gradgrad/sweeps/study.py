@@ -38,6 +38,7 @@ class Points:
             direction = sweep.objective.direction
             self.study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
             self.study.sampler = self._sampler()
+            self.study._thread_local.in_optimize_loop = True  # else a sampler that has no more points may not say so
             self.study.pruner = instance(sweep.pruner, "pruner", BasePruner)
 
     def _sampler(self) -> BaseSampler:
@@ -115,7 +116,7 @@ class Points:
             The trial, whose settings are in its attribute ``settings``; None when there is none any more.
         """
         for _ in range(PATIENT):
-            if not self._prepare():
+            if self.study._stop_flag or not self._prepare():
                 return None
             with quiet():
                 trial = self.study.ask()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SWEEP, TRIAL, POINT, SEED, ROLE, KEYS = "sweep", "trial", "point", "seed", "sweep.role", "sweep.keys"
 PARENT = "mlflow.parentRunId"
+FAILED = "sweep.failed"  # why the sweep takes no value from a run, which may have ended well by itself
 SUPERSEDED = "superseded"  # a run that died before there was anything to go on with
 
 
@@ -74,6 +75,37 @@ def parent_run(sweep: str) -> str | None:
     """
     found = search(open_store(tracking_uri()), sweep, f"tags.`{ROLE}` = 'parent' and tags.{SWEEP} = '{sweep}'")
     return found[0].info.run_id if found else None
+
+
+def has_trials(parent: str) -> bool:
+    """Tell whether a sweep has run any trial.
+
+    Args:
+        parent: id of the run that stands for it.
+
+    Returns:
+        True if so.
+    """
+    client = open_store(tracking_uri())
+    experiment = client.get_run(parent).info.experiment_id
+    return bool(client.search_runs([experiment], f"tags.`{PARENT}` = '{parent}'", max_results=1))
+
+
+def give_up_run(tags: Mapping[str, str], reason: str) -> None:
+    """Say in a trial's runs that the sweep counts it as failed; end those that nobody else will.
+
+    Args:
+        tags: of the trial's run.
+        reason: a sentence, redacted.
+    """
+    from gradgrad.tracking.sync import deliver_run
+
+    client = open_store(tracking_uri())
+    for run in search(client, tags[SWEEP], f"tags.`{PARENT}` = '{tags[PARENT]}' and tags.{TRIAL} = '{tags[TRIAL]}'"):
+        deliver_run(client, run.info.run_id)
+        client.set_tag(run.info.run_id, FAILED, reason)
+        if client.get_run(run.info.run_id).info.status == "RUNNING":
+            client.set_terminated(run.info.run_id, "FAILED")
 
 
 def search(client: "MlflowClient", experiment_name: str, wanted: str) -> "list[Run]":
