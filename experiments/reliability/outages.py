@@ -56,6 +56,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self) -> None:
         """Ask the server behind, in the way that the fault wants."""
         proxy, body = self.server, self._body()
+        if proxy.trouble.get("dead"):
+            self.close_connection = True  # not a word
+            return
         time.sleep(proxy.trouble.get("delay", 0.0))
         if proxy.trouble.get("fails"):
             self.send_error(500)

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import socket
 import time
 from typing import Any
 
@@ -78,10 +80,12 @@ class RayLauncher(Launcher):
                 cpus = math.ceil(parallel * self.cpus)
                 ray.init(num_cpus=cpus, num_gpus=math.ceil(parallel * self.gpus) or None, include_dashboard=False, **quiet)
             else:
+                _knock(self.address)
                 ray.init(address=self.address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise UsageError(f"launcher ray: no Ray at {self.address}: {reason}\nwrite:    its address, or none") from error
+            where = "no Ray can be started" if self.address is None else f"no Ray at {self.address}"
+            raise UsageError(f"launcher ray: {where}: {reason}\nwrite:    the address of a cluster, or none") from error
         # A task that dies is the sweep's to start again, from its last checkpoint.
         self._run = ray.remote(max_retries=0, num_cpus=self.cpus, num_gpus=self.gpus)(_run)
 
@@ -103,6 +107,13 @@ class RayLauncher(Launcher):
         import ray
 
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Ask whether anyone is there: Ray itself would try for minutes."""
+    found = re.fullmatch(r"(?:ray://)?([\w.-]+):(\d+)", address)
+    if found:
+        socket.create_connection((found[1], int(found[2])), timeout=10).close()
 
 
 def _run(order: dict[str, Any]) -> None:
