@@ -296,15 +296,14 @@ def test_threads_in_a_config(project, threads, run_cli, client):
 @pytest.mark.parametrize(
     ("threads", "wrong"),
     [
-        ("0", "does not conform to restriction v>0"),
-        ("-1", "does not conform to restriction v>0"),
-        ("many", "invalid literal for int() with base 10: 'many'"),
+        ("0", "a number >0"),
+        ("-1", "a number >0"),
+        ("many", "a number"),
     ],
 )
 def test_no_such_number_of_threads(project, run_cli, client, threads, wrong):
     code, _, said = run_cli(*FIT, f"--threads={threads}")
-    assert said.startswith('gradgrad fit: Parser key "threads":\n')
-    assert f"\n    - Not of type PositiveInt: {wrong}" in said
+    assert said == f"gradgrad fit: command line: wrong value for threads\ngot:      {threads}\nexpected: {wrong}"
     assert code == 2
     assert runs_of(client) == []
 
