@@ -33,12 +33,10 @@ MAML = [
 
 
 @pytest.fixture
-def store(project):
-    """MLflow's global store, which its own functions ask."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(tracking_uri())
-    yield project
-    mlflow.set_tracking_uri(before)
+def store(project, monkeypatch):
+    """The store that MLflow's own functions ask; not by `set_tracking_uri`, which tests in the same process would go on with."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri())
+    return project
 
 
 def only(client, experiment):
