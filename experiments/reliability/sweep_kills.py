@@ -110,7 +110,7 @@ def suffer(folder: Path, victims: Sequence[str], seed: int, longest: float = 4.0
             what = waiting.pop(0)
             KILLS[what](process, folder)
             if what == "trial":
-                killed.update(there)
+                killed.update(list(there))
                 time.sleep(2.0)
             else:
                 process.wait()
