@@ -30,10 +30,24 @@ class RayTrial:
 
         Returns:
             True once it has.
+
+        Raises:
+            UsageError: the node that this process is connected to is gone, and all that follows would fail.
         """
         import ray
 
-        return bool(ray.wait([self.task], timeout=0)[0])
+        if not ray.wait([self.task], timeout=0)[0]:
+            return False
+        try:
+            ray.get(self.task)
+        except (ray.exceptions.LocalRayletDiedError, ray.exceptions.RaySystemError) as error:
+            raise UsageError(
+                "launcher ray: Ray is gone. What was finished is kept, and what ran has a checkpoint.\n"
+                "write:    the same command, which goes on"
+            ) from error
+        except ray.exceptions.RayError:  # of another node, or a task that was cancelled: the sweep looks at what it has left
+            pass
+        return True
 
     def stop(self) -> None:
         """Ask it to end."""
