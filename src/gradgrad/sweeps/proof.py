@@ -72,8 +72,8 @@ class Command:
         """
         sweep, file = self.sweep, self.sweep.file
         cli = self._parsed = _Parsed([word for base in sweep.base for word in ("-c", base)])
-        self.logger = _our_logger(cli.tree)
         base = cli.tree
+        self.logger = _our_logger(base)
         if sweep.overrides:
             with _written_in(f"{file}, overrides"):
                 cli.parse(self.shown({}, None)[2:])

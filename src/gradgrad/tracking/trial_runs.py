@@ -41,9 +41,8 @@ def run_to_go_on_with(tags: Mapping[str, str]) -> EarlierRun | None:
     from gradgrad.tracking.sync import deliver_run
 
     client = open_store(tracking_uri())
-    found = search(client, tags[SWEEP], f"tags.`{PARENT}` = '{tags[PARENT]}' and tags.{TRIAL} = '{tags[TRIAL]}'")
     going_on: EarlierRun | None = None
-    for run in found:
+    for run in _runs_of_trial(client, tags):
         run_id = run.info.run_id
         deliver_run(client, run_id)
         if SUPERSEDED in run.data.tags or going_on is not None:
@@ -101,11 +100,15 @@ def give_up_run(tags: Mapping[str, str], reason: str) -> None:
     from gradgrad.tracking.sync import deliver_run
 
     client = open_store(tracking_uri())
-    for run in search(client, tags[SWEEP], f"tags.`{PARENT}` = '{tags[PARENT]}' and tags.{TRIAL} = '{tags[TRIAL]}'"):
+    for run in _runs_of_trial(client, tags):
         deliver_run(client, run.info.run_id)
         client.set_tag(run.info.run_id, FAILED, reason)
         if client.get_run(run.info.run_id).info.status == "RUNNING":
             client.set_terminated(run.info.run_id, "FAILED")
+
+
+def _runs_of_trial(client: "MlflowClient", tags: Mapping[str, str]) -> "list[Run]":
+    return search(client, tags[SWEEP], f"tags.`{PARENT}` = '{tags[PARENT]}' and tags.{TRIAL} = '{tags[TRIAL]}'")
 
 
 def search(client: "MlflowClient", experiment_name: str, wanted: str) -> "list[Run]":
