@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from gradgrad.tracking.secrets import redact
 from gradgrad.tracking.spool import spool_folder
-from gradgrad.written_whole import write_whole
 
 PATIENCE = 5.0  # seconds that rank zero waits for the word of a rank whose end it has felt; a guess
 
@@ -37,7 +36,9 @@ def report_failure(run_id: str, rank: int, error: BaseException) -> None:
     text = redact("".join(traceback.format_exception(error)))
     file = spool_folder() / f"{run_id}.rank{rank}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, f"{time.time()}\n{type(error).__name__}\n{text}")
+    partial = file.with_suffix(".part")
+    partial.write_text(f"{time.time()}\n{type(error).__name__}\n{text}")
+    partial.replace(file)
 
 
 def first_failure(run_id: str, before: float, patience: float = PATIENCE) -> RankFailure | None:
