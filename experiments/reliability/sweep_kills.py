@@ -85,10 +85,12 @@ def kill_trial(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def kill_node(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Of Ray: its raylet, by which its workers, their trials and whoever is connected go too."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        if "raylet" in child.name():
-            child.kill()
+    """Of Ray, as if its machine lost power: the raylet with its workers and their trials at once."""
+    for raylet in psutil.Process(process.pid).children(recursive=True):
+        if "raylet" in raylet.name():
+            for victim in (raylet, *raylet.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
 
 
 KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node}

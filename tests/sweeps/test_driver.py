@@ -282,6 +282,13 @@ def test_a_trial_that_hangs_and_a_sweep_that_takes_too_long(sweep):
     assert Instant.launched == []
 
 
+def test_a_timeout_that_comes_when_nothing_is_left_is_none(sweep):
+    code, out, _ = sweep(timeout=1.0, parallel=3, launcher={"hang": True}, trial_timeout=2.0, max_failures=5)
+    assert code == 1
+    assert "timeout of" not in out
+    assert len(points()) == 3
+
+
 def test_a_full_disk(sweep, client):
     code, _, said = sweep(launcher={"full": 1})
     assert code == 2

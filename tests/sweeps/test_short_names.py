@@ -1,9 +1,6 @@
-import subprocess
-import sys
-
 import pytest
 
-from gradgrad.sweeps.short_names import as_arguments, short_names, short_settings, short_value
+from gradgrad.sweeps.short_names import short_names, short_settings, short_value
 
 
 @pytest.mark.parametrize(
@@ -47,7 +44,7 @@ def test_values_in_few_characters(value, text):
     assert short_value(value) == text
 
 
-def test_a_point_in_one_line_and_as_arguments():
+def test_a_point_in_one_line():
     settings = {
         "model.optimizer.init_args.lr": 0.003,
         "model.net": "torch.nn.Identity",
@@ -55,17 +52,3 @@ def test_a_point_in_one_line_and_as_arguments():
         "seed": None,
     }
     assert short_settings(settings, short_names(settings)) == "lr=0.003 net=Identity data=B seed=null"
-    arguments = as_arguments({**settings, "model.name": "it's"})
-    echoed = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -c 'import sys; print(*sys.argv[1:], sep=chr(10))' {' '.join(arguments)}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert echoed.stdout.splitlines() == [
-        "--model.optimizer.init_args.lr=0.003",
-        "--model.net=torch.nn.Identity",
-        '--data={"class_path": "a.B"}',
-        "--seed=null",
-        "--model.name=it's",
-    ]

@@ -134,14 +134,13 @@ class Driver:
                 break
             self.waiting.remove(job)
             self._start(job)
-        if time.monotonic() >= self._deadline and not self.stopping:
+        if time.monotonic() >= self._deadline and not self.stopping and (self.waiting or self.points.more()):
             self.stop("finish", f"timeout of {self.sweep.timeout:g} s: no more trials are started")
 
     def _may_start(self, job: Job) -> bool:
         """With a pruner, the first seed of a point decides whether the others are run at all."""
-        return (
-            not self.sweep.prunes or job.seed == self.sweep.seeds[0] or self._run_of(job.point, self.sweep.seeds[0]) == "finished"
-        )
+        first = self.sweep.seeds[0]
+        return not self.sweep.prunes or job.seed == first or self.points.status(job.point, first) == "finished"
 
     def _start(self, job: Job) -> None:
         sweep, slot = self.sweep, min(set(range(self.sweep.parallel)) - {flight.slot for flight in self.flights})
@@ -155,7 +154,7 @@ class Driver:
             tags=self._tags(job),
         )
         job.folder.prepare(order)
-        self._note(job, status="running")
+        self.points.note(job.point, job.seed, status="running")
         self.flights.append(Flight(job, slot, self.launcher.launch(order, slot)))
 
     def _tags(self, job: Job) -> dict[str, str]:
@@ -202,7 +201,7 @@ class Driver:
             elif flight.overdue:
                 self._lose(job, f"took more than {self.sweep.trial_timeout:g} s", flight.seconds)
             elif self.stopping == "now":
-                self._note(job, status="waiting", reason="stopped; the sweep goes on with it")
+                self.points.note(job.point, job.seed, status="waiting", reason="stopped; the sweep goes on with it")
             else:
                 self._again(job, flight.seconds)
             self._tell(job)
@@ -212,21 +211,21 @@ class Driver:
         self.attempts[job.number] = self.attempts.get(job.number, 0) + 1
         reason = job.folder.interruption or "its process ended without a word: killed, out of memory, or a full disk"
         if self.attempts[job.number] < ATTEMPTS:
-            self._note(job, status="waiting", reason=reason)
+            self.points.note(job.point, job.seed, status="waiting", reason=reason)
             self.waiting.appendleft(job)
         else:
             self._lose(job, f"{ATTEMPTS} times interrupted: {reason}", seconds)
 
     def _lose(self, job: Job, reason: str, seconds: float) -> None:
         """No process of the trial is there any more to say how it ended."""
-        self._note(job, status="failed", reason=reason, seconds=seconds)
+        self.points.note(job.point, job.seed, status="failed", reason=reason, seconds=seconds)
         give_up_run(self._tags(job), reason)
 
     def _conclude(self, job: Job) -> None:
         """Note how a trial ended."""
         result = job.folder.result
         assert result is not None
-        self._note(job, **{key: result.get(key) for key in ("status", "run_id", "value", "step", "reason", "seconds")})
+        self.points.note(job.point, job.seed, **{key: result.get(key) for key in ("status", "run_id", "value", "step", "reason", "seconds")})
         if result["status"] == "failed" and result.get("run_id"):
             give_up_run(self._tags(job), result["reason"])
         if result.get("unlogged"):
@@ -265,15 +264,6 @@ class Driver:
                 f"look at:  {log}\n"
                 f"write:    gradgrad sweep resume {self.folder.name} --retry_failed, once the reason is mended",
             )
-
-    def _run_of(self, point: Trial, seed: int) -> str:
-        return str(point.user_attrs.get("runs", {}).get(str(seed), {}).get("status", "waiting"))
-
-    def _note(self, job: Job, **facts: Any) -> None:
-        runs = dict(job.point.user_attrs.get("runs", {}))
-        empty = {"run_id": None, "value": None, "step": None, "reason": "", "seconds": 0.0}
-        runs[str(job.seed)] = {**empty, **runs.get(str(job.seed), {}), **facts}
-        job.point.set_user_attr("runs", runs)
 
     def _shown(self, flight: Flight) -> Shown:
         job, values = flight.job, flight.job.folder.values

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -79,16 +78,3 @@ def short_settings(settings: Mapping[str, Any], names: Mapping[str, str]) -> str
         ``weight=0.1 lr=0.003``.
     """
     return " ".join(f"{names.get(key, key)}={short_value(value)}" for key, value in settings.items())
-
-
-def as_arguments(settings: Mapping[str, Any]) -> list[str]:
-    """Write a point as the command line takes it.
-
-    Args:
-        settings: by dotted key.
-
-    Returns:
-        One argument per key, quoted for a shell.
-    """
-    values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
-    return [shlex.quote(f"--{key}={value}") for key, value in values.items()]

@@ -126,14 +126,6 @@ class Space(tuple[Axis, ...]):
                 seen.add(text)
                 yield settings
 
-    def size(self) -> int | None:
-        """Count the points.
-
-        Returns:
-            None where there is a range.
-        """
-        return None if any(axis.choices is None for axis in self) else sum(1 for _ in self.grid())
-
     def _conditions(self, axis: Axis) -> dict[str, Any]:
         forced: dict[str, Any] = {}
         for key, values in axis.when.items():

@@ -81,13 +81,18 @@ def _check_condition(axis: Axis, other: str, values: list[Any], axes: Mapping[st
             f"space.{axis.key}: when names {other}, which the space does not vary.\nexpected: one of {some(axes)}"
             + (f"\nwrite:    {near}" if near else "")
         )
-    choices = axes[other].choices
+    distribution = axes[other].distribution
+    if isinstance(distribution, FloatDistribution):
+        raise UsageError(f"space.{axis.key}: when names {other}, which has bounds.\nexpected: a key with a list or whole numbers")
+    if isinstance(distribution, IntDistribution):
+        possible: Sequence[Any] = range(distribution.low, distribution.high + 1, distribution.step)
+        expected = f"a whole number that space.{other} can be"
+    else:
+        possible = axes[other].choices or []
+        expected = f"one of {some(str(choice) for choice in possible)}"
     for value in values:
-        if choices is not None and value not in choices:
-            raise UsageError(
-                f"space.{axis.key}: when {other} is {value!r}, which it never is.\n"
-                f"expected: one of {some(str(choice) for choice in choices)}"
-            )
+        if value not in possible:
+            raise UsageError(f"space.{axis.key}: when {other} is {value!r}, which it never is.\nexpected: {expected}")
 
 
 def _axis(key: str, written: Any) -> Axis:

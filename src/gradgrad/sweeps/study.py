@@ -116,7 +116,7 @@ class Points:
             The trial, whose settings are in its attribute ``settings``; None when there is none any more.
         """
         for _ in range(PATIENT):
-            if self.study._stop_flag or not self._prepare():
+            if self.study._stop_flag or not self.more():
                 return None
             with quiet():
                 trial = self.study.ask()
@@ -150,8 +150,12 @@ class Points:
             self.study.tell(trial, state=TrialState.FAIL)
         return False
 
-    def _prepare(self) -> bool:
-        """Put the next point of a grid, or one to be tried again, where Optuna takes it from; tell whether there is one more."""
+    def more(self) -> bool:
+        """Tell whether a point is left to be tried; the next of a grid is put where Optuna takes it from.
+
+        Returns:
+            False too where a sampler was asked for as many as it may be.
+        """
         points = self.all()
         if any(point.state == TrialState.WAITING for point in points):
             return True
@@ -178,6 +182,31 @@ class Points:
         for point in failed:
             self.study.enqueue_trial(point.params, user_attrs={"retry_of": point.number})
         return len(failed)
+
+    def note(self, trial: Trial, seed: int, **facts: Any) -> None:
+        """Write down what is known of a point's run.
+
+        Args:
+            trial: the point.
+            seed: of the run.
+            facts: ``status, run_id, value, step, reason, seconds``; what is not among them stays.
+        """
+        runs = dict(trial.user_attrs.get("runs", {}))
+        empty = {"run_id": None, "value": None, "step": None, "reason": "", "seconds": 0.0}
+        runs[str(seed)] = {**empty, **runs.get(str(seed), {}), **facts}
+        trial.set_user_attr("runs", runs)
+
+    def status(self, trial: Trial, seed: int) -> str:
+        """Tell how a point's run stands.
+
+        Args:
+            trial: the point.
+            seed: of the run.
+
+        Returns:
+            ``waiting``, ``running``, ``finished``, ``pruned`` or ``failed``.
+        """
+        return str(trial.user_attrs.get("runs", {}).get(str(seed), {}).get("status", "waiting"))
 
     def finish(self, trial: Trial, values: Mapping[int, float]) -> None:
         """Tell the value of a point.
