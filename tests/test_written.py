@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gradgrad.errors import UsageError
 from gradgrad.written import Written
 
 
@@ -35,3 +36,12 @@ def test_files_stay_known_when_the_parser_changes_folder(written, monkeypatch):
 
 def test_without_files_the_command_line_is_named():
     assert Written.read([]).find(["model"]) == ("command line", "")
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb:\n- {c: 1, c: 2}\n", "b:\n  c: 1\n  c: 2\n", "c: 1\n\nb: {}\nc: 2\n"])
+def test_a_key_that_is_there_twice(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(UsageError, match=r"x.yaml:\d: c is there twice, first in line \d.\nexpected: each key once$"):
+        Written.read(["-c", str(tmp_path / "x.yaml")])
+    (tmp_path / "x.yaml").write_text("a: {c: 1}\nb: [{c: 2}, {c: 3}]\n")
+    Written.read(["-c", str(tmp_path / "x.yaml")])

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from gradgrad.arguments import config_files, join_values
+from gradgrad.errors import UsageError
 
 OPTIONAL = ("init_args", "class_path")  # keys that the command line lets one leave out
 _NAMED_FILE = re.compile(r"^\s*(?:-\s+)?\w*:\s*['\"]?([^'\"\s#{}\[\]]+\.ya?ml)\b", re.MULTILINE)
@@ -47,6 +49,9 @@ class Written(NamedTuple):
 
         Returns:
             Files in the order in which they are named; missing ones are left out.
+
+        Raises:
+            UsageError: a mapping has a key twice, of which YAML would silently drop the first.
         """
         files: dict[Path, str] = {}
         waiting = config_files(arguments)
@@ -54,6 +59,7 @@ class Written(NamedTuple):
             file = waiting.pop(0)
             if file.is_file() and file not in files:
                 files[file] = file.read_text(errors="replace")
+                _refuse_repetitions(file, files[file])
                 waiting += [file.parent / name for name in _NAMED_FILE.findall(files[file])]
         return cls(join_values(arguments), Path.cwd(), files)
 
@@ -83,6 +89,24 @@ class Written(NamedTuple):
                 if keys and _leads_to(wanted, path) and (value is None or scalar == value):
                     return Place(f"{file}:{node.start_mark.line + 1}", scalar)
         return Place(str(next(iter(self.files), "command line")), "")
+
+
+def _refuse_repetitions(file: Path, text: str) -> None:
+    with suppress(yaml.YAMLError):  # the parser's to tell
+        waiting = [yaml.compose(text)]
+        while waiting:
+            node = waiting.pop()
+            lines: dict[str, int] = {}
+            for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    twice = f"{key.value} is there twice, first in line {lines[key.value]}"
+                    raise UsageError(f"{file}:{line}: {twice}.\nexpected: each key once")
+                lines[key.value] = line
+            waiting += node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def _nodes(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], yaml.Node]]:

@@ -161,7 +161,8 @@ def test_nothing_to_compare_yet(project, client, run_cli):
     (project / "mlruns" / "mlflow.db").unlink()
     assert run_cli("compare", *BY)[::2] == (
         2,
-        "gradgrad compare: there is no run yet: mlflow.db does not exist.\nwrite: gradgrad fit first",
+        f"gradgrad compare: the only experiment: there is no run yet ({project}/mlruns/mlflow.db does not exist).\n"
+        "write: gradgrad fit first",
     )
     assert not (project / "mlruns" / "mlflow.db").exists()
 

@@ -28,8 +28,21 @@ def test_a_branch_means_what_differs_below_it():
     assert find("data", SETTINGS) == ["data.init_args.name"]
 
 
+def test_a_branch_leaves_out_what_its_other_columns_tell():
+    classes, orders = ["GradientNorm", "GradientNorm", "Smoothness"], [None, None, "2"]
+    settings = SETTINGS.assign(
+        **{CLASS: classes, WEIGHT: ["0.1", "1", "1"], "model.init_args.penalties.0.init_args.order": orders}
+    )
+    assert find("model.penalties", settings) == [CLASS, WEIGHT]
+    settings = settings.assign(**{WEIGHT: ["0.1", "0.1", "1"]})
+    assert find("model.penalties", settings) == [CLASS]
+    assert find(WEIGHT, settings) == [WEIGHT]  # what was named itself stays
+
+
 def test_an_empty_list_is_told_from_the_penalties_of_others():
-    settings = SETTINGS.assign(**{"model.init_args.penalties": ["[]", None, None]})
+    settings = SETTINGS.assign(**{"model.init_args.penalties": ["[]", None, None], WEIGHT: [None, "0.3", "0.3"]})
+    assert find("model.penalties", settings) == [WEIGHT]
+    settings = settings.assign(**{WEIGHT: [None, "0.3", None], CLASS: None})  # a run of a model that knows no penalties
     assert find("model.penalties", settings) == ["model.init_args.penalties", WEIGHT]
 
 

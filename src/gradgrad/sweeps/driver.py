@@ -5,7 +5,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
 from optuna.trial import Trial
 
@@ -225,7 +224,8 @@ class Driver:
         """Note how a trial ended."""
         result = job.folder.result
         assert result is not None
-        self.points.note(job.point, job.seed, **{key: result.get(key) for key in ("status", "run_id", "value", "step", "reason", "seconds")})
+        facts = ("status", "run_id", "value", "step", "reason", "seconds")
+        self.points.note(job.point, job.seed, **{key: result.get(key) for key in facts})
         if result["status"] == "failed" and result.get("run_id"):
             give_up_run(self._tags(job), result["reason"])
         if result.get("unlogged"):

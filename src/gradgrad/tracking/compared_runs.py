@@ -7,7 +7,7 @@ import pandas as pd
 
 from gradgrad.errors import UsageError, nearest, some
 from gradgrad.tracking.secrets import redact
-from gradgrad.tracking.store import database_file, open_store, tracking_uri
+from gradgrad.tracking.store import existing_store, tracking_uri
 from gradgrad.tracking.trial_runs import ROLE, SUPERSEDED, SWEEP
 
 if TYPE_CHECKING:
@@ -51,11 +51,8 @@ def select(sweep: str | None, experiment: str | None, run_ids: Sequence[str] | N
     Raises:
         UsageError: there is no such store, sweep, experiment or run.
     """
-    uri = tracking_uri()
-    database = database_file(uri)
-    if database is not None and not database.exists():
-        raise UsageError(f"there is no run yet: {database.name} does not exist.\nwrite: gradgrad fit first")
-    client = open_store(uri)
+    asked = {f"--sweep {sweep}": sweep, f"--experiment {experiment}": experiment, "--runs": run_ids, "the only experiment": True}
+    client = existing_store(tracking_uri(), next(words for words, given in asked.items() if given))
     if run_ids:
         found = [_run(client, run_id) for run_id in dict.fromkeys(run_ids)]
         name = "runs"

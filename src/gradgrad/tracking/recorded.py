@@ -11,7 +11,7 @@ import yaml
 from gradgrad.errors import UsageError
 from gradgrad.tracking.provenance import PROVENANCE
 from gradgrad.tracking.secrets import redact
-from gradgrad.tracking.store import database_file, local_folder, open_store
+from gradgrad.tracking.store import existing_store, local_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,10 +78,7 @@ def read_run(uri: str, run_id: str) -> "tuple[MlflowClient, RecordedRun]":
     """
     from mlflow.exceptions import MlflowException
 
-    database = database_file(uri)
-    if database is not None and not database.exists():
-        raise UsageError(f"run {run_id}: there is no run yet ({database} does not exist).\nwrite: gradgrad fit first")
-    client = open_store(uri)
+    client = existing_store(uri, f"run {run_id}")
     try:
         run = client.get_run(run_id)
     except MlflowException as error:

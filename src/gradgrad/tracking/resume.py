@@ -10,7 +10,7 @@ import yaml
 from gradgrad.errors import UsageError
 from gradgrad.tracking.logger import FINAL
 from gradgrad.tracking.process import HOST, is_alive
-from gradgrad.tracking.store import FOLDER, database_file, local_folder, open_store, tracking_uri
+from gradgrad.tracking.store import FOLDER, database_file, existing_store, local_folder, open_store, tracking_uri
 from gradgrad.tracking.sync import deliver_run
 
 if TYPE_CHECKING:
@@ -84,11 +84,7 @@ def certain_run(run_id: str, experiment_name: str) -> Unfinished:
     """
     from mlflow.exceptions import MlflowException
 
-    uri = tracking_uri()
-    database = database_file(uri)
-    if database is not None and not database.exists():
-        raise UsageError(f"--resume {run_id}: there is no run yet.\nwrite: gradgrad fit without --resume first")
-    client = open_store(uri)
+    client = existing_store(tracking_uri(), f"--resume {run_id}")
     try:
         run = client.get_run(run_id)
     except MlflowException as error:

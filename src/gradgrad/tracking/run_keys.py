@@ -47,7 +47,7 @@ def find(key: str, settings: pd.DataFrame) -> list[str]:
     """Find the columns that a key means.
 
     Args:
-        key: dotted, with or without ``init_args``; one that has others below it means those of them that differ.
+        key: dotted, with or without ``init_args``; one that has others below it means those of them that tell runs apart.
         settings: one row per run, one column per parameter or tag.
 
     Returns:
@@ -55,10 +55,21 @@ def find(key: str, settings: pd.DataFrame) -> list[str]:
     """
     names = [str(name) for name in settings]
     meant = [name for name in names if name == key] or [name for name in names if short(name) == short(key)]
-    below = [name for name in names if short(name).startswith(f"{short(key)}.")]
+    below = sorted(name for name in names if short(name).startswith(f"{short(key)}."))  # a class before its arguments
     if not below:
         return meant
-    return [name for name in (*meant, *below) if settings[name].nunique(dropna=False) > 1] or (meant or below)[:1]
+    return _telling_apart(meant, below, settings) or (meant or below)[:1]
+
+
+def _telling_apart(meant: list[str], below: list[str], settings: pd.DataFrame) -> list[str]:
+    """Leave out what is the same everywhere, and what the other columns tell already: the arguments of only one class, say."""
+    kept = [name for name in (*meant, *below) if settings[name].nunique(dropna=False) > 1]
+    groups = len(settings[kept].drop_duplicates())
+    for name in (*meant, *reversed(below)):
+        rest = [other for other in kept if other != name]
+        if rest and len(settings[rest].drop_duplicates()) == groups:
+            kept = rest
+    return kept
 
 
 def _refuse(option: str, key: str, settings: pd.DataFrame) -> None:

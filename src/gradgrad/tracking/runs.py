@@ -7,7 +7,7 @@ import yaml
 
 from gradgrad.errors import UsageError, nearest, some
 from gradgrad.tracking.secrets import redact
-from gradgrad.tracking.store import database_file, local_folder, open_store, tracking_uri
+from gradgrad.tracking.store import existing_store, local_folder, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,10 +47,7 @@ def find_run(experiment_name: str, alias: str, run_id: str | None = None) -> Fou
     from mlflow.exceptions import MlflowException
 
     uri = tracking_uri()
-    database = database_file(uri)
-    if database is not None and not database.exists():
-        raise UsageError(f"--ckpt_path {alias}: there is no run yet ({database} does not exist).\nwrite: gradgrad fit first")
-    client = open_store(uri)
+    client = existing_store(uri, f"--ckpt_path {alias}")
     if run_id is not None:
         try:
             run = client.get_run(run_id)

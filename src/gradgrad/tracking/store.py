@@ -131,6 +131,25 @@ def open_store(uri: str) -> "MlflowClient":
         ) from error
 
 
+def existing_store(uri: str, asked: str) -> "MlflowClient":
+    """Connect to a store that something is to be found in.
+
+    Args:
+        uri: a tracking address.
+        asked: what for, as the user wrote it.
+
+    Returns:
+        A client.
+
+    Raises:
+        UsageError: there is none yet, or it cannot be opened.
+    """
+    database = database_file(uri)
+    if database is not None and not database.exists():
+        raise UsageError(f"{asked}: there is no run yet ({database} does not exist).\nwrite: gradgrad fit first")
+    return open_store(uri)
+
+
 def _innermost(error: BaseException) -> str:
     """What lies behind an error: MLflow puts a refused connection into half a page of words."""
     refused = re.search(r"\[Errno \d+\] ([^'\")]+)", str(error))
