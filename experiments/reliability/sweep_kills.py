@@ -1,4 +1,4 @@
-"""Kill -9 what runs a sweep, at random, and count its points afterwards: `python experiments/reliability/sweep_kills.py`."""
+"""Kill -9 what runs a sweep, or fill its disk, and count its points: `python experiments/reliability/sweep_kills.py`."""
 
 import argparse
 import csv
@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start the sweep, or go on with it: the command is the same."""
     command = [sys.executable, "-m", "gradgrad", "sweep", "run", "-c", "kills.yaml"]
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    with (folder / "driver.log").open("ab") as log:
+    with folder.with_name("sweep.log").open("ab") as log:
         return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -93,7 +93,38 @@ def kill_node(process: subprocess.Popen[bytes], folder: Path) -> None:
                     victim.kill()
 
 
-KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node}
+def fill_disk(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """To the last byte, until the sweep has given up."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        while process.poll() is None:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
+            time.sleep(0.05)
+    filler.unlink()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Keep the folder in memory, 100 MB of it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node, "disk full": fill_disk}
+FAULTS = [
+    ("nothing", "local"),
+    ("sweep", "local"),
+    ("trial", "local"),
+    ("trial", "ray"),
+    ("Ray node", "ray"),
+    ("disk full", "local"),
+]
 
 
 def suffer(folder: Path, victims: Sequence[str], seed: int, longest: float = 4.0) -> tuple[int, int]:
@@ -162,11 +193,14 @@ def main() -> None:
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     rows, reference = [], None
-    for what, launcher in [("nothing", "local"), ("sweep", "local"), ("trial", "local"), ("trial", "ray"), ("Ray node", "ray")]:
+    for what, launcher in FAULTS:
         if options.only and what != "nothing" and options.only not in f"{what}, {launcher}":
             continue
-        with tempfile.TemporaryDirectory() as temporary:
-            folder, began = Path(temporary), time.monotonic()
+        with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+            folder, began = Path(temporary) / "project", time.monotonic()
+            folder.mkdir()
+            if what == "disk full":
+                stack.enter_context(small_disk(folder))
             sweep_file(folder, options.points, options.epochs, launcher)
             victims = [] if what == "nothing" else [what] * options.kills
             commands, kills = suffer(folder, victims, seed=0)

@@ -1,5 +1,6 @@
 """Where runs are kept: one SQLite file under ``mlruns/``, unless ``MLFLOW_TRACKING_URI`` says otherwise."""
 
+import logging
 import os
 import re
 import sqlite3
@@ -99,6 +100,8 @@ def open_store(uri: str) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
+    # Whatever fails is said in a line and tried again; MLflow would print a traceback of each time.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     database = database_file(uri)
     try:
         if database is None:
