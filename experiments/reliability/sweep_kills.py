@@ -117,14 +117,8 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 KILLS = {"sweep": kill_driver, "trial": kill_trial, "Ray node": kill_node, "disk full": fill_disk}
-FAULTS = [
-    ("nothing", "local"),
-    ("sweep", "local"),
-    ("trial", "local"),
-    ("trial", "ray"),
-    ("Ray node", "ray"),
-    ("disk full", "local"),
-]
+LOCAL = ("nothing", "sweep", "trial", "disk full")
+FAULTS = [*((what, "local") for what in LOCAL), ("trial", "ray"), ("Ray node", "ray")]
 
 
 def suffer(folder: Path, victims: Sequence[str], seed: int, longest: float = 4.0) -> tuple[int, int]:
