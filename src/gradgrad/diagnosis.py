@@ -193,7 +193,7 @@ def _wrong_value(mistake: Mistake) -> str:
 
 def _out_of_bounds(mistake: Mistake) -> str:
     found = re.search(
-        r"Not of type \w+: (?:does not conform to restriction v?(\S+)|invalid literal|could not)", str(mistake.cause)
+        r"Not of type \w+: (?:(?:\S+ )?does not conform to restriction v?(\S+)|invalid literal|could not)", str(mistake.cause)
     )
     if not found or not mistake.keys:
         return ""

@@ -57,6 +57,16 @@ def test_the_command_line_overrides(written):
         ({"base": None}, "s.yaml: missing key base\nexpected: a config file of `gradgrad fit`"),
         ({"base": "bsae.yaml"}, "no such file\ngot:      bsae.yaml\nexpected: .*\nwrite:    base.yaml"),
         ({"space": None}, "s.yaml: space is empty."),
+        ({"space": 3}, r"s.yaml:\d: wrong value for space\ngot:      3\nexpected: mapping of keys to values$"),
+        *(
+            (
+                {"objective": given},
+                "s.yaml: missing key objective\nexpected: a metric that is logged\nwrite:    objective: {metric: val/rmse}$",
+            )
+            for given in (None, {}, "val/rmse")
+        ),
+        ({"parallel": 0}, r"s.yaml:\d: wrong value for parallel\ngot:      0\nexpected: a number >0$"),
+        ({"sampler": {"init_args": {}}}, "s.yaml: sampler has no class_path.\nexpected: one of grid, random, tpe, gp, qmc, or"),
         (
             {"sampler": "tpee"},
             "s.yaml: sampler is tpee.\nexpected: one of grid, random, tpe, gp, qmc, or .*\nwrite:    sampler: tpe",
@@ -154,3 +164,10 @@ def test_a_study_belongs_to_one_folder(written, tmp_path):
     points.begin({"space": 1}, "one:/folder")
     with pytest.raises(UsageError, match=r"^sweep s is in this storage already, begun in another folder: one:/folder.\n"):
         points.begin({"space": 1}, "another:/folder")
+
+
+def test_a_key_without_value(written):
+    with pytest.raises(
+        UsageError, match=r"^s.yaml: launcher is None.\nexpected: one of local, ray, or class_path and init_args$"
+    ):
+        written("--launcher=null")

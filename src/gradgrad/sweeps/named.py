@@ -59,18 +59,19 @@ def named(given: Class, key: str, names: dict[str, str], base: type) -> dict[str
         UsageError: there is no such class, or it does not take these arguments.
     """
     given = plain(given)
-    if isinstance(given, str) and "." not in given:
+    if not isinstance(given, dict) and "." not in str(given):
         if given not in names:
-            near = nearest(given, names)
+            near = nearest(str(given), names)
             raise UsageError(
                 f"{key} is {given}.\nexpected: one of {', '.join(names)}, or class_path and init_args"
                 + (f"\nwrite:    {key}: {near}" if near else "")
             )
         given = names[given]
     tree = {"class_path": given} if isinstance(given, str) else dict(given)
-    if tree.get("class_path") in names:
-        tree["class_path"] = names[tree["class_path"]]
-    if tree.get("class_path") != "grid":
+    if "class_path" not in tree:
+        raise UsageError(f"{key} has no class_path.\nexpected: one of {', '.join(names)}, or class_path and init_args")
+    tree["class_path"] = names.get(tree["class_path"], tree["class_path"])
+    if tree["class_path"] != "grid":
         instance(tree, key, base)
     elif tree.get("init_args"):
         raise UsageError(f"{key} grid takes no init_args.")

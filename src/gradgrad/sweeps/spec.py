@@ -97,11 +97,11 @@ def mapping(written: Any) -> dict[str, Any]:
         The mapping.
 
     Raises:
-        UsageError: it is none.
+        ValueError: it is none, in jsonargparse's words.
     """
     tree = yaml.safe_load(written) if isinstance(written, str) else written
     if not isinstance(tree, dict):
-        raise UsageError(f"got {written!r}; expected a mapping of keys to values\nwrite:    {{<key>: <value>}}")
+        raise ValueError(f"Expected a mapping of keys to values. Got value: {written}")
     return {str(key): value for key, value in tree.items()}
 
 
@@ -118,7 +118,7 @@ def sweep_parser() -> Parser:
     add("--base", type=Path_fr | list[Path_fr], help="config file of `gradgrad fit`, or several; relative to the sweep file")
     add("--overrides", type=mapping, default={}, help="value by key, for every trial")
     add("--space", type=mapping, help="what is varied: by key a list, {uniform: [low, high]}, {log_uniform: ...}, ...")
-    add("--objective.metric", type=str, required=True, help="as it is logged, for example val/rmse")
+    add("--objective.metric", type=str | None, default=None, help="as it is logged, for example val/rmse")
     add("--objective.direction", type=Literal["minimize", "maximize"], default="minimize")
     add("--objective.at", type=Literal["best", "last"], default="best", help="which of a training's values")
     add("--sampler", type=Class, default="tpe", help="grid, random, tpe, gp, qmc, or class_path and init_args of Optuna's")
@@ -187,6 +187,8 @@ def _in(file: Path, sentence: str) -> str:
 
 
 def _sweep(file: Path, config: Any) -> Sweep:
+    if not getattr(config.objective, "metric", None):  # it may be a text
+        raise UsageError("missing key objective\nexpected: a metric that is logged\nwrite:    objective: {metric: val/rmse}")
     bases = config.base if isinstance(config.base, list) else [config.base]
     overrides: dict[str, Any] = plain(config.overrides)
     seeds = [int(seed) for seed in config.seeds]  # jsonargparse's own kind of int is none for YAML
