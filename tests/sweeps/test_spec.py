@@ -167,7 +167,8 @@ def test_a_study_belongs_to_one_folder(written, tmp_path):
 
 
 def test_a_key_without_value(written):
-    with pytest.raises(
-        UsageError, match=r"^s.yaml: launcher is None.\nexpected: one of local, ray, or class_path and init_args$"
-    ):
-        written("--launcher=null")
+    written()
+    with Path("s.yaml").open("a") as file:
+        file.write("launcher:\n")
+    with pytest.raises(UsageError, match=r"^s.yaml: launcher is None.\nexpected: one of local, ray, or class_path"):
+        read_sweep(["-c", "s.yaml"])
