@@ -289,6 +289,16 @@ def test_a_timeout_that_comes_when_nothing_is_left_is_none(sweep):
     assert len(points()) == 3
 
 
+def test_a_name_with_odd_signs(sweep, run_cli, client):
+    sweep("--dry-run")
+    Path("s.yaml").rename("it's 100 %.yaml")
+    for _ in range(2):
+        code, _, said = run_cli("sweep", "run", "-c", "it's 100 %.yaml")
+        assert (code, said) == (0, "")
+    assert len(runs_of(client, "it's 100 %")) == 1
+    assert run_cli("sweep", "status", "it's 100 %")[1].startswith("sweep it's 100 % has ended\n3 finished of 3 points")
+
+
 def test_a_full_disk(sweep, client):
     code, _, said = sweep(launcher={"full": 1})
     assert code == 2

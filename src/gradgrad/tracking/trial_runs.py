@@ -72,7 +72,7 @@ def parent_run(sweep: str) -> str | None:
     Returns:
         Its id, or None.
     """
-    found = search(open_store(tracking_uri()), sweep, f"tags.`{ROLE}` = 'parent' and tags.{SWEEP} = '{sweep}'")
+    found = search(open_store(tracking_uri()), sweep, f"tags.`{ROLE}` = 'parent'")
     return found[0].info.run_id if found else None
 
 
