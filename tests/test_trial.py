@@ -14,7 +14,7 @@ def order(project, monkeypatch):
     folder = project / "trial"
     folder.mkdir()
     tags = {"sweep": "s", "trial": "3", "point": "1", "seed": "1", "mlflow.parentRunId": "f" * 32}
-    order = Order(str(folder), str(project), [], "val/rmse", "minimize", "best", tags)
+    order = Order(str(folder), str(project), [], "val/rmse", "minimize", "best", tags, "weight=0.1 seed=1")
     order.save()
     monkeypatch.setenv(VARIABLE, str(folder))
     return order
@@ -31,6 +31,7 @@ def test_a_fit_reports_its_values_and_says_which_trial_it_is(order, project, cli
     assert read_values(project / "trial") == logged
     assert len(logged) == 2
     assert order.tags.items() <= run.data.tags.items()
+    assert run.info.run_name == "weight=0.1 seed=1"
     assert (project / "trial" / "run_id").read_text() == run.info.run_id
 
 

@@ -198,11 +198,11 @@ class TrainingCLI(LightningCLI):
         """
         logger = tracked_logger(self.trainer.loggers)
         if logger is not None:
+            if self.report is not None:
+                self.report.attach(logger)
             logger.run.run_name = logger.run.run_name or self.run_name
             if subcommand == "fit":
                 self.resumption.attach(logger)
-            if self.report is not None:
-                self.report.attach(logger)
             if self.run_id:
                 logger.run.attach(self.run_id, read_checkpoint(self.config[self.verb].ckpt_path).get("global_step", 0))
         if self.verb != "fit" and not self.config[self.verb].ckpt_path:

@@ -29,6 +29,7 @@ class Order(NamedTuple):
         direction: ``minimize`` or ``maximize``.
         at: ``best`` or ``last``.
         tags: of its run.
+        name: of its run, unless the config has one.
         threads: that PyTorch computes with.
         environment: variables for it alone.
     """
@@ -40,6 +41,7 @@ class Order(NamedTuple):
     direction: str
     at: str
     tags: dict[str, str]
+    name: str = ""
     threads: int | None = None
     environment: dict[str, str] = {}  # noqa: RUF012  # never changed
 
@@ -96,12 +98,13 @@ class Report(Callback):
             write_whole(self.folder / "run_id", str(logger.run_id))
 
     def attach(self, logger: MLflowLogger) -> None:
-        """Listen to a logger, and let its run say which trial it is.
+        """Listen to a logger, and let its run say which trial it is; called before the run has a name by default.
 
         Args:
             logger: of the trainer; only rank zero's ever says anything.
         """
         logger.run.tags.update(self.order.tags)
+        logger.run.run_name = logger.run.run_name or self.order.name or None
         logger.listeners.append(self.hear)
 
     def hear(self, metrics: Mapping[str, float], step: int) -> None:

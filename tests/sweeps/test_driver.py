@@ -74,6 +74,11 @@ def test_a_grid_over_seeds(sweep, client):
     assert [(point.params[WEIGHT], round(point.value, 6)) for point in points()] == [(0.0, 1.01), (0.5, 0.26), (1.5, 0.26)]
     assert [order.tags["trial"] for order in Instant.launched] == ["0", "1", "2", "3", "4", "5"]
     assert [order.tags["seed"] for order in Instant.launched] == ["0", "2"] * 3
+    assert [order.name for order in Instant.launched[:3]] == [
+        "weight_decay=0 seed=0",
+        "weight_decay=0 seed=2",
+        "weight_decay=0.5 seed=0",
+    ]
     assert all("--seed_everything=" + order.tags["seed"] in order.arguments for order in Instant.launched)
     (parent,) = runs_of(client, "s")
     assert {order.tags["mlflow.parentRunId"] for order in Instant.launched} == {parent.info.run_id}

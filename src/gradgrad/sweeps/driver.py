@@ -14,9 +14,12 @@ from gradgrad.sweeps.launchers import Launcher
 from gradgrad.sweeps.live import Running as Shown
 from gradgrad.sweeps.proof import Command
 from gradgrad.sweeps.quiet import quiet
+from gradgrad.sweeps.short_names import short_names, short_settings
 from gradgrad.sweeps.spec import Sweep
 from gradgrad.sweeps.study import Points
 from gradgrad.sweeps.trial_folder import TrialFolder
+from gradgrad.tracking.names import LONGEST
+from gradgrad.tracking.secrets import redact_tree
 from gradgrad.tracking.trial_runs import PARENT, POINT, SEED, SWEEP, TRIAL, give_up_run
 from gradgrad.trial import Order
 
@@ -51,6 +54,7 @@ class Driver:
     ) -> None:
         self.sweep, self.folder, self.points, self.command = sweep, folder, points, command
         self.launcher, self.parent, self.show, self.say = launcher, parent, show, say
+        self.names = short_names(sweep.space.keys)
         self.waiting: deque[Job] = deque()
         self.flights: list[Flight] = []
         self.attempts: dict[int, int] = {}
@@ -151,6 +155,7 @@ class Driver:
             direction=sweep.objective.direction,
             at=sweep.objective.at,
             tags=self._tags(job),
+            name=f"{short_settings(redact_tree(job.settings), self.names)} seed={job.seed}"[:LONGEST],
         )
         job.folder.prepare(order)
         self.points.note(job.point, job.seed, status="running")
