@@ -13,13 +13,11 @@ from rich.text import Text
 from gradgrad.sweeps.points import OPEN, Point
 from gradgrad.sweeps.short_names import short_settings
 from gradgrad.sweeps.standing import Standing, best_line, counts_line, duration, standing, writable
-from gradgrad.sweeps.status import print_best, print_status
 from gradgrad.tracking.secrets import redact_tree
 
 if TYPE_CHECKING:
     from optuna.study import Study
 
-__all__ = ["Live", "Running", "print_best", "print_status"]
 OTHER_LINES = 9  # of the picture and of the prompt, beside the trials that run
 
 
