@@ -124,12 +124,15 @@ def _unknown_key(mistake: Mistake) -> str:
     if not found:
         return ""
     name = next(group for group in found.groups() if group)
-    full = [*mistake.keys, *name.split(".")]
-    place = mistake.written.find(full)
     steps = name.split(".")
+    known = [key.split(".") for key in mistake.known]
+    wrong = next((n for n in range(1, len(steps)) if steps[:n] not in [key[:n] for key in known]), len(steps))
+    steps = steps[:wrong] if known else steps  # "trianer" of trianer.max_epochs
+    full = [*mistake.keys, *steps]
+    place = mistake.written.find(full)
     choices = sorted({".".join(key.split(".")[: len(steps)]) for key in mistake.known})
     beside = [c for c in choices if c.split(".")[:-1] == steps[:-1]]
-    close = difflib.get_close_matches(name, beside or choices, n=6)
+    close = difflib.get_close_matches(".".join(steps), beside or choices, n=6)
     names = [c.rpartition(".")[2] for c in dict.fromkeys([*close, *beside])]
     expected = ("one of " if len(names) > 1 else "") + some(names)
     got = f"{full[-1]}: {place.value}" if place.value else full[-1]

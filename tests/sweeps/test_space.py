@@ -74,7 +74,9 @@ def test_optuna_chooses():
 
 def test_each_end_is_proved_with_as_few_points_as_may_be():
     space = parse_space({"a": {"uniform": [0, 1]}, "b": [1, 2, 3], "c": ["x", "y", "z"]}, [])
-    assert list(space.to_be_proved()) == [{"a": 0, "b": 1, "c": "x"}, {"a": 1, "b": 3, "c": "y"}, {"a": 1, "b": 3, "c": "z"}]
+    assert list(space.to_be_proved()) == [{"a": 0, "b": 1, "c": "x"}, {"a": 1, "b": 2, "c": "y"}, {"a": 1, "b": 3, "c": "z"}]
+    floats = parse_space({"b": [0.3, 0.1, 0.2, 0.4]}, [])
+    assert [point["b"] for point in floats.to_be_proved()] == [0.1, 0.4]
     assert next(point["a"] for point in parse_space({"a": [0.5, float("nan"), 0.1]}, []).to_be_proved()) == 0.5
     mixed = parse_space({"b": [1, 2.5, 3]}, [])
     assert [point["b"] for point in mixed.to_be_proved()] == [1, 2.5, 3]  # one of another kind may be wrong alone
@@ -117,6 +119,10 @@ def test_each_end_is_proved_with_as_few_points_as_may_be():
             {"a": {"uniform": [0, 1], "when": {"b": 0.5}}, "b": {"uniform": [0, 1]}},
             "space.a: when names b, which has bounds.\nexpected: a key with a list or whole numbers",
         ),
+        (
+            {"a": {"uniform": [0, 1], "step": 0.3}},
+            r"space.a: steps of 0.3 do not lead from 0 to 1.\nexpected: .*\nwrite:    uniform: \[0, 0.9\]$",
+        ),
         ({"a": {"uniform": [0, 1], "when": 3}}, "space.a: when is 3.\nexpected: when: {<key>"),
         (
             {"a": {"categorical": [1, 2], "when": {"b": 1}}, "b": {"categorical": [1, 2], "when": {"a": 1}}},
@@ -136,3 +142,8 @@ def test_a_grid_of_a_range():
         UsageError, match=r"sampler grid: space.a is a range.\nexpected: a list of values\nwrite:    a: \[0.0, ..., 1.0\]"
     ):
         list(space.grid())
+
+
+def test_steps_that_rounding_moves_and_conditions_in_either_spelling():
+    space = parse_space({"n.init_args.a": [1, 2], "b": {"uniform": [0, 0.9], "step": 0.3, "when": {"n.a": 1}}}, [])
+    assert [axis.when for axis in space] == [{}, {"n.init_args.a": [1]}]

@@ -54,6 +54,10 @@ def test_the_command_line_overrides(written):
     ("changes", "sentence"),
     [
         ({"spaec": 3}, "s.yaml:9: unknown key spaec\ngot:      spaec.*\nexpected: .*\nwrite:    space"),
+        (
+            {"overides": {"trainer.max_epochs": 2}},
+            r"s.yaml:\d+: unknown key overides\ngot:      overides\nexpected: .*\nwrite:    overrides",
+        ),
         ({"base": None}, "s.yaml: missing key base\nexpected: a config file of `gradgrad fit`"),
         ({"base": "bsae.yaml"}, "no such file\ngot:      bsae.yaml\nexpected: .*\nwrite:    base.yaml"),
         ({"space": None}, "s.yaml: space is empty."),
@@ -164,6 +168,17 @@ def test_a_study_belongs_to_one_folder(written, tmp_path):
     points.begin({"space": 1}, "one:/folder")
     with pytest.raises(UsageError, match=r"^sweep s is in this storage already, begun in another folder: one:/folder.\n"):
         points.begin({"space": 1}, "another:/folder")
+
+
+def test_what_is_inside_another_key_comes_behind_it(written):
+    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}}
+    command = Command(written(space={LR: [0.1, 0.2], "model.optimizer": [sgd]}), "1e-3")
+    command.prove()  # an experiment's name that looks like a number stays a text
+    found = [command.config(settings, 0)["model"]["init_args"]["optimizer"] for settings in command.sweep.space.grid()]
+    assert [optimizer["init_args"]["lr"] for optimizer in found] == [0.1, 0.2]
+    assert {optimizer["class_path"] for optimizer in found} == {"torch.optim.SGD"}
+    with pytest.raises(UsageError, match=r"wrong value for trainer.precision\ngot:      17\n"):
+        Command(written(space={"trainer.precision": [16, 17, 32]}), "s").prove()
 
 
 def test_a_key_without_value(written):

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from gradgrad.arguments import expand_includes, on_one_line
 from gradgrad.errors import UsageError
+from gradgrad.sweeps.space_file import plainly
 from gradgrad.sweeps.spec import Sweep
 from gradgrad.tracking.secrets import redact_tree
 from gradgrad.training import TrainingCLI
@@ -45,7 +46,7 @@ class Command:
         own = {} if seed is None else {"seed_everything": seed}
         logger = {f"{self.logger}.init_args.experiment_name": self.experiment_name}
         words = {**self.sweep.overrides, **settings, **own, **quiet, **logger}
-        return [*files, *(f"--{key}={_word(value)}" for key, value in words.items())]
+        return [*files, *(f"--{key}={_word(words[key])}" for key in _outer_first(list(words)))]
 
     def shown(self, settings: Mapping[str, Any], seed: int | None) -> list[str]:
         """Write what a person would type for the same training.
@@ -139,8 +140,24 @@ def _written_in(place: str) -> Iterator[None]:
         raise UsageError(f"{place}: {sentence}") from error.__cause__
 
 
+def _outer_first(keys: list[str]) -> list[str]:
+    """Put what is inside another key behind it, which would undo it else; the rest stays as it is."""
+    steps = {key: plainly(key).split(".") for key in keys}
+    inside = [key for key in keys if any(steps[key][: len(outer)] == outer != steps[key] for outer in steps.values())]
+    return [key for key in keys if key not in inside] + sorted(inside, key=lambda key: len(steps[key]))
+
+
 def _word(value: Any) -> str:
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else on_one_line(value)
+    return value if isinstance(value, str) and yaml.safe_load(value) == value and not _is_number(value) else on_one_line(value)
+
+
+def _is_number(text: str) -> bool:
+    """YAML takes 1e-3 for a text, jsonargparse for a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _our_logger(tree: dict[str, Any]) -> str:

@@ -34,15 +34,13 @@ class Axis(NamedTuple):
 
     @property
     def ends(self) -> list[Any]:
-        """The values that must be right if all are: both ends of a range or of numbers of one kind, else each one of a list."""
+        """The values that must be right if all are: both ends of a range or of a list of floats, else each one of a list."""
         distribution = self.distribution
         if isinstance(distribution, FloatDistribution | IntDistribution):
             return [distribution.low, distribution.high]
         choices = self.choices or []
-        numbers = all(isinstance(choice, int | float) and math.isfinite(choice) for choice in choices)
-        if numbers and len(choices) > 2 and len({type(choice) for choice in choices}) == 1:
-            return [min(choices), max(choices)]
-        return choices
+        floats = all(isinstance(choice, float) and math.isfinite(choice) for choice in choices)
+        return [min(choices), max(choices)] if floats and len(choices) > 2 else choices  # whole numbers may be kinds: 16, 32
 
     def matters(self, settings: Mapping[str, Any]) -> bool:
         """Tell whether the other keys let this one matter.

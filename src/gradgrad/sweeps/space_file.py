@@ -12,11 +12,19 @@ from gradgrad.sweeps.space import Axis, Space, encoded, identity
 
 KINDS = ("uniform", "log_uniform", "int", "log_int", "categorical")
 RESERVED = ("config", "resume", "ckpt_path", "print_config", "help", "trainer.logger")
+ROUNDING = 1e-9  # of a number of steps; that of 64 bits is 1e-16, and each step adds to it
 EXPECTED = "a list of values, or {uniform: [low, high]}, {log_uniform: [low, high]}, {int: [low, high]}, {categorical: [...]}"
 
 
-def _plainly(key: str) -> str:
-    """Write a key without what the command line lets one leave out."""
+def plainly(key: str) -> str:
+    """Write a key without what the command line lets one leave out.
+
+    Args:
+        key: dotted.
+
+    Returns:
+        The key without ``init_args``.
+    """
     return ".".join(part for part in key.split(".") if part != "init_args")
 
 
@@ -37,19 +45,20 @@ def parse_space(written: Mapping[str, Any], overridden: Sequence[str]) -> Space:
         raise UsageError("space is empty.\nexpected: at least one key with two values or bounds\nwrite:    <key>: [value, value]")
     spelt: dict[str, str] = {}
     for key in written:
-        spelt.setdefault(_plainly(key), key)
+        spelt.setdefault(plainly(key), key)
     for key in written:
-        if _plainly(key) in RESERVED or key.endswith("experiment_name"):
+        if plainly(key) in RESERVED or key.endswith("experiment_name"):
             raise UsageError(
                 f"space.{key}: that key is the sweep's own.\nexpected: keys of the training, such as model.* or data.*"
             )
-        if (other := spelt[_plainly(key)]) != key:
+        if (other := spelt[plainly(key)]) != key:
             raise UsageError(f"space.{key} and space.{other} are one key.\nexpected: each key once")
         if key == "seed_everything":
             raise UsageError("space.seed_everything: a sweep repeats each point over seeds by itself.\nwrite: seeds: [0, 1, 2]")
-        if _plainly(key) in map(_plainly, overridden):
+        if plainly(key) in map(plainly, overridden):
             raise UsageError(f"{key} is both in space and in overrides.\nexpected: one of them\nwrite:    it under space only")
-    waiting = [_axis(key, value) for key, value in written.items()]
+    axes = [_axis(key, value) for key, value in written.items()]
+    waiting = [axis._replace(when={spelt.get(plainly(key), key): value for key, value in axis.when.items()}) for axis in axes]
     known = list(written)
     for axis in waiting:
         for other, values in axis.when.items():
@@ -148,6 +157,12 @@ def _range(key: str, kind: str, values: list[Any], step: Any) -> BaseDistributio
         raise UsageError(f"space.{key}: {kind} has a step.\nexpected: a step with uniform or int only")
     if step is not None and not 0 < step <= high - low:
         raise UsageError(f"space.{key}: step is {step:g}.\nexpected: more than 0, at most {high - low:g}")
+    if step is not None and abs((count := (high - low) / step) - round(count)) > ROUNDING * count:
+        last = f"{low + math.floor(count) * step:g}"
+        raise UsageError(
+            f"space.{key}: steps of {step:g} do not lead from {low:g} to {high:g}.\nexpected: an end that is one of the values\n"
+            f"write:    {kind}: [{low:g}, {last}]"
+        )
     if whole:
         return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
     return FloatDistribution(low, high, log=log, step=step)

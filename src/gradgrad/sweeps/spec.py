@@ -170,7 +170,8 @@ def read_sweep(arguments: Sequence[str]) -> tuple[Sweep, Flags]:
     if len(files) != 1 and not {"-h", "--help"} & set(arguments):
         example = "gradgrad sweep run -c configs/sweeps/penalty_weight.yaml"
         raise UsageError(f"got {len(files)} sweep files; expected one.\nwrite:    {example}")
-    Parser.written = Written.read(arguments)
+    written = Written.read(arguments)
+    Parser.written = written._replace(files={file: text for file, text in written.files.items() if file in files})
     config = sweep_parser().parse_args(arguments)
     if not config.base:
         raise UsageError(f"{files[0]}: missing key base\nexpected: a config file of `gradgrad fit`\nwrite:    base: <file>")
